@@ -1,0 +1,30 @@
+"""RoIAlign and its family as an ONNX Runtime custom-operator plugin."""
+
+from importlib.metadata import version as _version
+
+from ort_roialign import errors, reference
+from ort_roialign._library import InferenceSession, build_info, get_library_path, register
+from ort_roialign.errors import (
+    ExportError,
+    InvalidArgumentError,
+    LibraryNotFoundError,
+    MissingDependencyError,
+    OrtRoiAlignError,
+)
+
+__version__ = _version("ort_roialign")
+
+__all__ = [
+    "ExportError",
+    "InferenceSession",
+    "InvalidArgumentError",
+    "LibraryNotFoundError",
+    "MissingDependencyError",
+    "OrtRoiAlignError",
+    "__version__",
+    "build_info",
+    "errors",
+    "get_library_path",
+    "reference",
+    "register",
+]

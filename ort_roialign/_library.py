@@ -1,0 +1,175 @@
+"""The shared library: where it is, what it holds, and how a session gets its operators."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ort_roialign.errors import (
+    InvalidArgumentError,
+    LibraryNotFoundError,
+    MissingDependencyError,
+    OrtRoiAlignError,
+)
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+_LIBRARY_NAME = "libort_roialign.so"
+_OVERRIDE = "ORT_ROIALIGN_LIBRARY"
+_OLDEST_ONNXRUNTIME = (1, 18)
+
+# The library sets this entry on a SessionOptions that has its operators.
+_REGISTERED_KEY = "ort_roialign.registered"
+
+
+def get_library_path() -> str:
+    """Returns the path of the shared library, for `SessionOptions.register_custom_ops_library`.
+
+    The environment variable ORT_ROIALIGN_LIBRARY, where set, names the library to use instead of
+    the installed one.
+
+    Raises:
+        LibraryNotFoundError: The library is missing from the installation, or the variable names
+            no file.
+    """
+    override = os.environ.get(_OVERRIDE)
+    if override:
+        if not Path(override).is_file():
+            raise LibraryNotFoundError(
+                f"{_OVERRIDE} must name the shared library of ort_roialign; got {override}"
+            )
+        return str(Path(override).resolve())
+    # In an editable install the library lies beside the other installed packages, not beside this
+    # file, and the package's path lists both places.
+    package = importlib.util.find_spec("ort_roialign")
+    places = list(package.submodule_search_locations or []) if package else []
+    for place in places:
+        candidate = Path(place) / _LIBRARY_NAME
+        if candidate.is_file():
+            return str(candidate)
+    raise LibraryNotFoundError(
+        f"{_LIBRARY_NAME} was not found in {', '.join(places)}; install the package with "
+        f"`pip install .` from its sources, or set {_OVERRIDE} to the library's path"
+    )
+
+
+def build_info() -> dict[str, Any]:
+    """Returns what the shared library says of itself.
+
+    Returns:
+        A dict with `version`, `ort_api_version`, `cpu_features`, `cpu_isa`, `cuda`,
+        `cuda_version`, `cuda_architectures` and `operators`: a list with `name`, `types`,
+        `providers`, `inputs`, `outputs` and `attributes` of each.
+
+    Raises:
+        LibraryNotFoundError: As `get_library_path`.
+        OrtRoiAlignError: The library cannot be loaded.
+    """
+    path = get_library_path()
+    try:
+        describe = ctypes.CDLL(path).ort_roialign_build_info
+    except (OSError, AttributeError) as error:
+        raise OrtRoiAlignError(f"{path} is not a library of ort_roialign: {error}") from error
+    describe.restype = ctypes.c_char_p
+    info: dict[str, Any] = json.loads(describe().decode())
+    return info
+
+
+def register(session_options: onnxruntime.SessionOptions, domains: Iterable[str] = ()) -> None:
+    """Gives the sessions made with these options the operators of the domain `ort_roialign`.
+
+    A second call with the same options does nothing.
+
+    Args:
+        session_options: The options to change.
+        domains: Names of further operator domains to register. This version has none.
+
+    Raises:
+        InvalidArgumentError: A domain is unknown.
+        LibraryNotFoundError: As `get_library_path`.
+        OrtRoiAlignError: onnxruntime is older than 1.18.
+    """
+    if isinstance(domains, str):
+        domains = (domains,)
+    if unknown := sorted(set(domains)):
+        raise InvalidArgumentError(
+            f"register: domains must be empty, as this version has no further domains; got {unknown}"
+        )
+    _require_onnxruntime()
+    if not _has_entry(session_options, _REGISTERED_KEY):
+        session_options.register_custom_ops_library(get_library_path())
+
+
+def InferenceSession(  # noqa: N802 - it stands for the class of that name
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+    session_options: onnxruntime.SessionOptions | None = None,
+    **kwargs: Any,
+) -> onnxruntime.InferenceSession:
+    """Makes an `onnxruntime.InferenceSession` that knows the operators of `ort_roialign`.
+
+    Args:
+        model: Path of an ONNX file, its bytes, or an `onnx.ModelProto`.
+        providers: Execution providers in order of preference. By default CUDA, where this
+            onnxruntime has it, then the CPU.
+        session_options: Options to use; they get the operators registered. By default fresh ones.
+        **kwargs: Passed on to `onnxruntime.InferenceSession`.
+
+    Raises:
+        LibraryNotFoundError: As `get_library_path`.
+        MissingDependencyError: onnxruntime is not installed.
+        OrtRoiAlignError: onnxruntime is older than 1.18.
+    """
+    ort = _require_onnxruntime()
+    options = session_options if session_options is not None else ort.SessionOptions()
+    register(options)
+    if providers is None:
+        preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        available = ort.get_available_providers()
+        providers = [provider for provider in preferred if provider in available]
+    if "CUDAExecutionProvider" in [p if isinstance(p, str) else p[0] for p in providers]:
+        _load_cuda_libraries(ort)
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+    elif hasattr(model, "SerializeToString"):
+        model = model.SerializeToString()
+    return ort.InferenceSession(model, sess_options=options, providers=list(providers), **kwargs)
+
+
+def _require_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "onnxruntime is not installed; install it with `pip install 'ort_roialign[cpu]'`, or "
+            "for NVIDIA GPUs with `pip install 'ort_roialign[gpu]'`"
+        ) from error
+    numbers = [int(number) for number in re.findall(r"\d+", onnxruntime.__version__)[:2]]
+    if tuple(numbers) < _OLDEST_ONNXRUNTIME:
+        oldest = ".".join(map(str, _OLDEST_ONNXRUNTIME))
+        raise OrtRoiAlignError(
+            f"onnxruntime {oldest} or newer is required; got {onnxruntime.__version__}"
+        )
+    return onnxruntime
+
+
+def _has_entry(session_options: onnxruntime.SessionOptions, key: str) -> bool:
+    try:
+        session_options.get_session_config_entry(key)
+    except RuntimeError:  # onnxruntime's way to say that the entry is absent
+        return False
+    return True
+
+
+def _load_cuda_libraries(ort: Any) -> None:
+    # CUDA and cuDNN that came as wheels lie where the dynamic loader does not look.
+    if hasattr(ort, "preload_dlls") and importlib.util.find_spec("nvidia") is not None:
+        ort.preload_dlls()

@@ -1,0 +1,56 @@
+"""Which optional packages a command needs, checked before it starts any work."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from ort_roialign.errors import MissingDependencyError
+
+# Import name of a package -> (the name to install it by, the extra that brings it).
+OPTIONAL_PACKAGES = {
+    "onnxruntime": ("onnxruntime", "cpu"),
+    "torch": ("torch", "export"),
+    "torchvision": ("torchvision", "export"),
+    "onnx": ("onnx", "export"),
+    "onnxscript": ("onnxscript", "export"),
+    "PIL": ("pillow", "export"),
+    "sklearn": ("scikit-learn", "export"),
+}
+
+
+def require_packages(command: str, import_names: Iterable[str]) -> None:
+    """Check that optional packages can be imported.
+
+    Args:
+        command: what needs them, for the message.
+        import_names: names of `OPTIONAL_PACKAGES`.
+
+    Raises:
+        MissingDependencyError: if one cannot be imported; names every missing package and the
+            command that installs them.
+    """
+    missing = [name for name in import_names if not _is_importable(name)]
+    if not missing:
+        return
+    packages = ", ".join(OPTIONAL_PACKAGES[name][0] for name in missing)
+    raise MissingDependencyError(
+        f"{command} needs {packages}, not installed here. Install with:\n"
+        f"  {install_command(missing)}"
+    )
+
+
+def install_command(import_names: Iterable[str]) -> str:
+    """Return the pip command that brings the given optional packages."""
+    extras = {OPTIONAL_PACKAGES[name][1] for name in import_names}
+    text = f"pip install 'ort_roialign[{','.join(sorted(extras))}]'"
+    # onnxruntime and onnxruntime-gpu exclude each other, so the GPU form is a choice, not an extra.
+    return text + ("  (with an NVIDIA GPU: gpu in place of cpu)" if "cpu" in extras else "")
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True

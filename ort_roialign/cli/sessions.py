@@ -1,0 +1,110 @@
+"""Runs an exported detector in onnxruntime, with or without the plugin, timed and profiled."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+import ort_roialign
+from ort_roialign.cli.kernel_profile import KernelProfile, read_kernel_profile
+from ort_roialign.errors import OrtRoiAlignError
+
+LOG_ERRORS_ONLY = 3
+# Enough for a median; Mask R-CNN takes seconds a run.
+TIMED_RUNS = 3
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How the demo runs a model.
+
+    Attributes:
+        threads: threads within an operator; 0 leaves the choice to onnxruntime.
+        provider: "cpu" or "cuda".
+    """
+
+    threads: int = 0
+    provider: str = "cpu"
+
+    @property
+    def providers(self) -> list[Any]:
+        """The providers as `InferenceSession` takes them, in order of preference."""
+        if self.provider == "cuda":
+            # TensorFloat-32 keeps 10 bits of a product, less than the comparison allows.
+            return [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+        return ["CPUExecutionProvider"]
+
+
+@dataclass(frozen=True)
+class SessionResult:
+    """What a model returned, in what time, through which kernels.
+
+    Attributes:
+        outputs: name of an output -> array.
+        seconds: median time of a run, without profiling.
+        profile: the kernels that ran, from onnxruntime's profile.
+    """
+
+    outputs: dict[str, npt.NDArray[Any]]
+    seconds: float
+    profile: KernelProfile
+
+
+def run_session(
+    model: Path, image: npt.NDArray[np.float32], settings: SessionSettings, *, plugin: bool
+) -> SessionResult:
+    """Run a model in onnxruntime.
+
+    Args:
+        model: the ONNX file.
+        image: [3, height, width], float32, 0 to 1.
+        settings: threads and provider.
+        plugin: True registers this package's operators; False leaves onnxruntime as it is.
+
+    Raises:
+        OrtRoiAlignError: if onnxruntime cannot load or run the model.
+    """
+    with tempfile.TemporaryDirectory(prefix="ort_roialign_demo_") as folder:
+        optimized_model = Path(folder) / "optimized.onnx"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = LOG_ERRORS_ONLY
+        options.intra_op_num_threads = settings.threads
+        options.optimized_model_filepath = str(optimized_model)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        try:
+            if plugin:
+                ort_roialign.register(options)
+            session = onnxruntime.InferenceSession(
+                str(model), options, providers=settings.providers
+            )
+            feed = {session.get_inputs()[0].name: image}
+            names = [output.name for output in session.get_outputs()]
+            values = session.run(names, feed)  # profiled
+            profile = read_kernel_profile(Path(session.end_profiling()), optimized_model)
+            seconds = median_seconds(lambda: session.run(names, feed))
+        except OrtRoiAlignError:
+            raise
+        except Exception as error:  # onnxruntime has no common base class of its errors
+            way = "with the plugin" if plugin else "without the plugin"
+            raise OrtRoiAlignError(f"onnxruntime failed on {model} {way}: {error}") from error
+    return SessionResult(dict(zip(names, values, strict=True)), seconds, profile)
+
+
+def median_seconds(call: Callable[[], object], runs: int = TIMED_RUNS) -> float:
+    """Return the median time of `runs` calls, in seconds."""
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

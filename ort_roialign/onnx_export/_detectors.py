@@ -1,0 +1,121 @@
+"""What torchvision's detectors need while they are traced; all of it is undone afterwards."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+import torchvision
+from torchvision.ops import MultiScaleRoIAlign, poolers
+from torchvision.ops import boxes as box_ops
+
+
+@contextmanager
+def dynamo_friendly_detectors() -> Iterator[None]:
+    """Replace the two places where torchvision's detectors stop torch.export or mislead it.
+
+    - `batched_nms` asks whether there are no boxes, which is unknown when tracing.
+    - `MultiScaleRoIAlign` takes `len(rois)`, which makes the example's number of RoIs a constant.
+
+    Both replacements give torchvision's results. A module that imported `batched_nms` by name
+    keeps torchvision's.
+    """
+    with ExitStack() as stack:
+        for holder in (box_ops, torchvision.ops):
+            stack.enter_context(_replaced(holder, "batched_nms", _batched_nms))
+        # A global of the pooler's module goes before the builtin of the same name.
+        stack.enter_context(_replaced(poolers, "len", _symbolic_len))
+        yield
+
+
+@contextmanager
+def _replaced(holder: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Set a module's global for a while, whether or not it had one of that name."""
+    missing = object()
+    previous = vars(holder).get(name, missing)
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        if previous is missing:
+            delattr(holder, name)
+        else:
+            setattr(holder, name, previous)
+
+
+def _batched_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    """Suppress per class by moving each class's boxes [D, 4] apart, as torchvision does.
+
+    The added 0 gives the maximum a value when there are no boxes.
+    """
+    largest = torch.cat([boxes.reshape(-1), boxes.new_zeros(1)]).max()
+    offsets = idxs.to(boxes) * (largest + 1)
+    return box_ops.nms(boxes + offsets[:, None], scores, iou_threshold)
+
+
+def _symbolic_len(value: Any) -> Any:
+    """Return `len`, but the symbolic size of a tensor."""
+    return value.shape[0] if isinstance(value, torch.Tensor) else builtins.len(value)
+
+
+@contextmanager
+def cached_scales(
+    module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[None]:
+    """Let each MultiScaleRoIAlign know its scales while the module is traced.
+
+    It computes them from the sizes of the first images it sees, which cannot be traced with
+    dynamic sizes. So one eager forward runs first, if any pooler needs it, in evaluation mode: it
+    must not touch batch norm's statistics. Scales and modes are as before afterwards.
+    """
+    unset = [
+        pooler
+        for pooler in module.modules()
+        if isinstance(pooler, MultiScaleRoIAlign) and pooler.scales is None
+    ]
+    if not unset:
+        yield
+        return
+    try:
+        with torch.no_grad(), _evaluation_mode(module):
+            module(*args, **kwargs)
+        yield
+    finally:
+        for pooler in unset:
+            pooler.scales = None
+            pooler.map_levels = None
+
+
+@contextmanager
+def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    modes: list[tuple[torch.nn.Module, bool]] = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training
+
+
+def known_obstacle(module: torch.nn.Module) -> str | None:
+    """Return why torch.export cannot trace a module's detector heads, or None if unknown."""
+    obstacles: Mapping[str, Callable[[Any], bool]] = {
+        "paste_masks_in_image loops over the detections (Mask R-CNN)": lambda heads: (
+            heads.has_mask()
+        ),
+        "heatmaps_to_keypoints loops over the detections (Keypoint R-CNN)": lambda heads: (
+            heads.has_keypoint()
+        ),
+    }
+    for submodule in module.modules():
+        if isinstance(submodule, torchvision.models.detection.roi_heads.RoIHeads):
+            for reason, applies in obstacles.items():
+                if applies(submodule):
+                    return reason
+    return None

@@ -1,0 +1,21 @@
+"""Translations for PyTorch's torch.export-based exporter (`dynamo=True`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ort_roialign.onnx_export._operators import TRANSLATIONS
+
+
+def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return the table that makes the exporter write this package's operators.
+
+    Pass it as `torch.onnx.export(..., dynamo=True, custom_translation_table=...)`. It covers
+    `torchvision::roi_align` and `torchvision::roi_pool`, whichever function or module calls them.
+    A file exported this way needs the plugin; `add_fallback` removes that need.
+
+    Returns:
+        A new dict: PyTorch operator -> function that builds its ONNX nodes.
+    """
+    return {translation.torch_overload: translation.dynamo for translation in TRANSLATIONS}

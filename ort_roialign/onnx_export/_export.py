@@ -1,0 +1,176 @@
+"""One call from a PyTorch module to a checked ONNX file with this package's operators."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from ort_roialign.errors import ExportError, InvalidArgumentError
+from ort_roialign.onnx_export._detectors import (
+    cached_scales,
+    dynamo_friendly_detectors,
+    known_obstacle,
+)
+from ort_roialign.onnx_export._domain import ensure_domain_import
+from ort_roialign.onnx_export._dynamo import translation_table
+from ort_roialign.onnx_export._fallback import add_fallback
+from ort_roialign.onnx_export._torchscript import register_symbolics, unregister_symbolics
+
+# The dynamo exporter's translations are written for 18, and its conversion to less often fails.
+_LOWEST_OPSET = {True: 18, False: 16}
+
+
+def export(
+    module: torch.nn.Module,
+    args: tuple[Any, ...] | torch.Tensor,
+    path: str | os.PathLike[str],
+    *,
+    opset_version: int = 18,
+    dynamo: bool = True,
+    fallback: bool = True,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_shapes: Mapping[str, Any] | Sequence[Any] | None = None,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    **exporter_options: Any,
+) -> Path:
+    """Export a module to an ONNX file whose RoI operators are those of `ort_roialign`.
+
+    The file is written under its final name only once it is complete and `onnx.checker` has
+    passed it. The module is not changed, and call `eval()` before: the dynamo exporter exports
+    the mode that the module is in.
+
+    Args:
+        module: the module; `torchvision.ops.roi_align`, `roi_pool` and the modules and detectors
+            built on them are recognised.
+        args: example positional inputs, as `torch.onnx.export` takes them.
+        path: the file to write; weights go into `<name>.data` beside it if they exceed 2 GB.
+        opset_version: default-domain opset; at least 18 with `dynamo`, 16 without. 18 is what both
+            exporters support without a conversion.
+        dynamo: whether to use the torch.export-based exporter, else the TorchScript one. Mask
+            R-CNN and Keypoint R-CNN need `False`: they loop over detections.
+        fallback: whether to add functions so that the file also runs without the plugin.
+        input_names: names of the graph's inputs, in order.
+        output_names: names of the graph's outputs, in order.
+        dynamic_shapes: sizes that may vary, as `torch.export` takes them; for `dynamo=True`.
+        dynamic_axes: sizes that may vary, for `dynamo=False`: input or output name -> axis number
+            -> name.
+        kwargs: example keyword inputs.
+        **exporter_options: passed on to `torch.onnx.export`; entries of a
+            `custom_translation_table` go before this package's.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InvalidArgumentError: if an argument does not go with the chosen exporter.
+        ExportError: if the exporter fails or its file does not pass `onnx.checker`; the exporter's
+            own error is the cause.
+    """
+    path = Path(path)
+    _check_arguments(opset_version, dynamo, dynamic_shapes, dynamic_axes)
+    if not path.parent.is_dir():
+        raise InvalidArgumentError(
+            f"export: path must lie in a directory that exists; got {str(path)!r}"
+        )
+    args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
+    options = {
+        "kwargs": dict(kwargs) if kwargs else None,
+        "opset_version": opset_version,
+        "dynamo": dynamo,
+        "input_names": input_names,
+        "output_names": output_names,
+        **exporter_options,
+    }
+    if dynamo:
+        table = {**translation_table(), **(options.get("custom_translation_table") or {})}
+        options |= {"dynamic_shapes": dynamic_shapes, "custom_translation_table": table}
+        options.setdefault("external_data", False)
+    else:
+        options["dynamic_axes"] = dynamic_axes
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        unfinished = Path(folder) / path.name
+        with cached_scales(module, args, kwargs or {}):
+            _run_exporter(module, args, unfinished, options)
+        _finish(unfinished, fallback)
+        for file in Path(folder).iterdir():
+            file.replace(path.parent / file.name)
+    return path
+
+
+def _check_arguments(
+    opset_version: int, dynamo: bool, dynamic_shapes: object, dynamic_axes: object
+) -> None:
+    if opset_version < _LOWEST_OPSET[dynamo]:
+        raise InvalidArgumentError(
+            f"export: opset_version must be at least {_LOWEST_OPSET[dynamo]} with "
+            f"dynamo={dynamo}; got {opset_version}"
+        )
+    if dynamo and dynamic_axes is not None:
+        raise InvalidArgumentError(
+            "export: dynamic_axes needs dynamo=False; dynamo=True takes dynamic_shapes"
+        )
+    if not dynamo and dynamic_shapes is not None:
+        raise InvalidArgumentError(
+            "export: dynamic_shapes needs dynamo=True; dynamo=False takes dynamic_axes"
+        )
+
+
+def _run_exporter(
+    module: torch.nn.Module, args: tuple[Any, ...], path: Path, options: Mapping[str, Any]
+) -> None:
+    """Run PyTorch's exporter with this package's translations, leaving no trace of them."""
+    dynamo, opset = options["dynamo"], options["opset_version"]
+    with ExitStack() as stack:
+        if dynamo:
+            stack.enter_context(dynamo_friendly_detectors())
+        else:
+            register_symbolics(opset)
+            stack.callback(unregister_symbolics, opset)
+            # The caller chose this exporter: being told to choose the other one is noise.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings(
+                "ignore", message=".*legacy TorchScript-based ONNX export", category=Warning
+            )
+        try:
+            torch.onnx.export(module, args, str(path), **options)
+        # Exporters raise errors of many unrelated types, from torch, onnx and onnxscript.
+        except Exception as error:
+            raise ExportError(_failure_text(module, dynamo, error)) from error
+
+
+def _failure_text(module: torch.nn.Module, dynamo: bool, error: Exception) -> str:
+    name = type(module).__name__
+    obstacle = known_obstacle(module) if dynamo else None
+    if obstacle is not None:
+        return (
+            f"export: {name} cannot be exported with dynamo=True: torchvision's {obstacle}, which "
+            f"torch.export cannot trace; use dynamo=False"
+        )
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    return (
+        f"export: {name} could not be exported with dynamo={dynamo}: "
+        f"{type(error).__name__}: {first_line}"
+    )
+
+
+def _finish(path: Path, fallback: bool) -> None:
+    """Add what the exporter leaves out, and check the file; external weights stay untouched."""
+    model = onnx.load(path, load_external_data=False)
+    ensure_domain_import(model)
+    if fallback:
+        add_fallback(model)
+    onnx.save(model, path)
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"export: the exported file is not valid: {error}") from error

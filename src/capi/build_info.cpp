@@ -1,0 +1,83 @@
+// Facts about this build as JSON, for `ort-roialign info` and for Python.
+#include <onnxruntime_c_api.h>
+
+#include <string>
+#include <vector>
+
+#include "ops/kernel_table.h"
+#include "ops/registry.h"
+#include "ort/custom_op.h"
+
+namespace ort_roialign {
+namespace {
+
+std::string quoted(const std::string& value) { return "\"" + value + "\""; }
+
+std::string array(const std::vector<std::string>& values) {
+  std::string joined;
+  for (const std::string& value : values) joined += (joined.empty() ? "" : ", ") + quoted(value);
+  return "[" + joined + "]";
+}
+
+// Splits a list as CMake writes it.
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin < list.size();) {
+    const size_t end = std::min(list.find(';', begin), list.size());
+    if (end > begin) parts.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+std::vector<std::string> cpu_features() {
+  std::vector<std::string> features;
+#if defined(__x86_64__) || defined(__i386__)
+  const auto add = [&](bool supported, const char* name) {
+    if (supported) features.push_back(name);
+  };
+  add(__builtin_cpu_supports("sse4.2"), "sse4.2");
+  add(__builtin_cpu_supports("avx"), "avx");
+  add(__builtin_cpu_supports("avx2"), "avx2");
+  add(__builtin_cpu_supports("fma"), "fma");
+  add(__builtin_cpu_supports("avx512f"), "avx512f");
+  add(__builtin_cpu_supports("avx512bw"), "avx512bw");
+  add(__builtin_cpu_supports("avx512vl"), "avx512vl");
+#elif defined(__aarch64__)
+  features.push_back("neon");
+#endif
+  return features;
+}
+
+std::string describe(const OperatorEntry& entry) {
+  std::vector<std::string> inputs;
+  std::vector<std::string> outputs;
+  std::vector<std::string> attributes(entry.schema.attributes.begin(), entry.schema.attributes.end());
+  for (const InputSpec& input : entry.schema.inputs) inputs.push_back(input.name);
+  for (const OutputSpec& output : entry.schema.outputs) outputs.push_back(output.name);
+  std::vector<std::string> providers = {kCpuProvider};
+  if (cuda_kernels() != nullptr) providers.push_back(kCudaProvider);
+  return text("{\"name\": ", quoted(entry.name), ", \"types\": ", array({"float32", "float64", "float16", "bfloat16"}),
+              ", \"providers\": ", array(providers), ", \"inputs\": ", array(inputs), ", \"outputs\": ", array(outputs),
+              ", \"attributes\": ", array(attributes), "}");
+}
+
+std::string describe_build() {
+  std::string operators;
+  for (const OperatorEntry& entry : operator_entries()) operators += (operators.empty() ? "" : ", ") + describe(entry);
+  return text("{\"version\": ", quoted(ORT_ROIALIGN_VERSION), ", \"ort_api_version\": ", ORT_API_VERSION,
+              ", \"cpu_features\": ", array(cpu_features()), ", \"cpu_isa\": ", quoted("baseline"),
+              ", \"cuda\": ", cuda_kernels() != nullptr ? "true" : "false",
+              ", \"cuda_version\": ", quoted(ORT_ROIALIGN_CUDA_VERSION),
+              ", \"cuda_architectures\": ", array(split(ORT_ROIALIGN_CUDA_ARCHITECTURES)), ", \"operators\": [",
+              operators, "]}");
+}
+
+}  // namespace
+}  // namespace ort_roialign
+
+// UTF-8 JSON with a closing NUL; the library owns it.
+extern "C" __attribute__((visibility("default"))) const char* ort_roialign_build_info() {
+  static const std::string kInfo = ort_roialign::describe_build();
+  return kInfo.c_str();
+}

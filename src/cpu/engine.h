@@ -1,0 +1,273 @@
+// The CPU kernels of every operator: forward and backward over the same taps or the same samples.
+//
+// A result is computed by one task in one order of additions, so it does not depend on the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "ops/error.h"
+#include "ops/problem.h"
+#include "semantics/element_types.h"
+#include "semantics/sample.h"
+
+namespace ort_roialign::cpu {
+
+// Channels that share one computation of a RoI's taps or samples.
+constexpr int64_t kChannelsPerTask = 16;
+
+// Float16 gradients are summed in float32 planes of at most this many cells a task.
+constexpr int64_t kScratchCells = int64_t{1} << 22;
+
+inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+
+// The taps of all bins along one axis.
+template <typename Real>
+class AxisTaps {
+ public:
+  struct Tap {
+    int32_t cell;
+    Real weight;
+  };
+
+  // `visit_taps(bin, visit)` calls visit(cell, weight).
+  template <typename VisitTaps>
+  AxisTaps(int32_t bins, VisitTaps visit_taps) {
+    ends_.reserve(bins);
+    for (int32_t bin = 0; bin < bins; ++bin) {
+      visit_taps(bin, [this](int32_t cell, Real weight) { taps_.push_back({cell, weight}); });
+      ends_.push_back(taps_.size());
+    }
+  }
+
+  const Tap* begin(int32_t bin) const { return taps_.data() + (bin == 0 ? 0 : ends_[bin - 1]); }
+  const Tap* end(int32_t bin) const { return taps_.data() + ends_[bin]; }
+
+ private:
+  std::vector<Tap> taps_;
+  std::vector<size_t> ends_;
+};
+
+template <typename Op, typename T>
+class Engine {
+ public:
+  static void forward(const KernelCall& call) {
+    const ProblemType problem = make_problem<Op, T>(call, 0);
+    const std::vector<Region> regions = locate_all(problem, call.operator_name);
+    T* output = static_cast<T*>(call.outputs[0].data);
+    int64_t* winners = nullptr;
+    if constexpr (Op::kHasWinnerOutput) winners = static_cast<int64_t*>(call.outputs[1].data);
+    const int64_t groups = divide_up(problem.channels, kChannelsPerTask);
+    call.parallel_for(problem.num_rois * groups, [&](int64_t task) {
+      const int64_t roi = task / groups;
+      const Range64 channels = channel_range(problem, task % groups, kChannelsPerTask);
+      if constexpr (Op::kHasAverage) {
+        if (problem.params.reduction == Reduction::kAverage) {
+          return pool_average(problem, regions[roi], roi, channels, output);
+        }
+      }
+      pool_maximum(problem, regions[roi], roi, channels, output, winners);
+    });
+  }
+
+  static void backward(const KernelCall& call) {
+    const ProblemType problem = make_problem<Op, T>(call, 1);
+    const std::vector<Region> regions = locate_all(problem, call.operator_name);
+    const T* output_gradient = static_cast<const T*>(call.inputs[0].data);
+    T* map_gradient = static_cast<T*>(call.outputs[0].data);
+    const int64_t per_task =
+        std::clamp<int64_t>(kScratchCells / std::max<int64_t>(problem.plane_size(), 1), 1, kChannelsPerTask);
+    const int64_t groups = divide_up(problem.channels, per_task);
+    call.parallel_for(problem.num_images * groups, [&](int64_t task) {
+      const int64_t image = task / groups;
+      const Range64 channels = channel_range(problem, task % groups, per_task);
+      PlaneSums sums(problem, image, channels, map_gradient);
+      for (int64_t roi = 0; roi < problem.num_rois; ++roi) {
+        if (problem.batch_indices[roi] != image) continue;
+        scatter(problem, regions[roi], roi, channels, output_gradient, sums);
+      }
+      sums.store();
+    });
+  }
+
+ private:
+  using ProblemType = Problem<Op, T>;
+  using Real = typename ProblemType::Real;
+  using Region = typename ProblemType::Region;
+  using SampleType = typename Region::SampleType;
+
+  struct Range64 {
+    int64_t begin;
+    int64_t end;
+  };
+
+  static Range64 channel_range(const ProblemType& problem, int64_t group, int64_t per_group) {
+    return {group * per_group, std::min((group + 1) * per_group, problem.channels)};
+  }
+
+  // The sums of the gradient for some channels of one image: in place where T can hold them, else in float32.
+  class PlaneSums {
+   public:
+    PlaneSums(const ProblemType& problem, int64_t image, Range64 channels, T* map_gradient)
+        : output_(map_gradient + problem.plane_offset(image, channels.begin)),
+          plane_size_(problem.plane_size()),
+          count_((channels.end - channels.begin) * plane_size_) {
+      if constexpr (std::is_same_v<T, Real>) {
+        sums_ = output_;
+        std::fill_n(sums_, count_, Real{0});
+      } else {
+        scratch_.resize(count_);
+        sums_ = scratch_.data();
+      }
+    }
+
+    Real* plane(int64_t channel_in_task) { return sums_ + channel_in_task * plane_size_; }
+
+    void store() {
+      if constexpr (!std::is_same_v<T, Real>) std::transform(sums_, sums_ + count_, output_, narrow<T>);
+    }
+
+   private:
+    T* output_;
+    int64_t plane_size_;
+    int64_t count_;
+    Real* sums_;
+    std::vector<Real> scratch_;
+  };
+
+  // Throws for the first RoI that breaks the contract.
+  static std::vector<Region> locate_all(const ProblemType& problem, const std::string& op) {
+    std::vector<Region> regions;
+    regions.reserve(problem.num_rois);
+    for (int64_t roi = 0; roi < problem.num_rois; ++roi) {
+      switch (problem.fault(roi)) {
+        case RoiFault::kBatchIndex:
+          throw InvalidArgument(text(op, ": batch_indices[", roi, "] must be in [0, ", problem.num_images, "); got ",
+                                     problem.batch_indices[roi]));
+        case RoiFault::kCoordinate:
+          throw InvalidArgument(text(op, ": rois[", roi, "] must have finite coordinates; got [",
+                                     problem.coordinate(roi, 0), ", ", problem.coordinate(roi, 1), ", ",
+                                     problem.coordinate(roi, 2), ", ", problem.coordinate(roi, 3), "]"));
+        case RoiFault::kNone:
+          regions.push_back(problem.region(roi));
+      }
+    }
+    return regions;
+  }
+
+  static AxisTaps<Real> row_taps(const ProblemType& problem, const Region& region) {
+    return {problem.params.output_height, [&](int32_t bin, auto visit) { region.visit_row_taps(bin, visit); }};
+  }
+
+  static AxisTaps<Real> column_taps(const ProblemType& problem, const Region& region) {
+    return {problem.params.output_width, [&](int32_t bin, auto visit) { region.visit_column_taps(bin, visit); }};
+  }
+
+  // Calls body(channel, bin_y, bin_x) for all bins of a RoI on some channels.
+  template <typename Body>
+  static void for_each_bin(const ProblemType& problem, Range64 channels, Body body) {
+    for (int64_t channel = channels.begin; channel < channels.end; ++channel) {
+      for (int32_t bin_y = 0; bin_y < problem.params.output_height; ++bin_y) {
+        for (int32_t bin_x = 0; bin_x < problem.params.output_width; ++bin_x) body(channel, bin_y, bin_x);
+      }
+    }
+  }
+
+  static void pool_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels, T* output) {
+    const AxisTaps<Real> rows = row_taps(problem, region);
+    const AxisTaps<Real> columns = column_taps(problem, region);
+    const Real divisor = region.divisor();
+    const int64_t image = problem.batch_indices[roi];
+    for_each_bin(problem, channels, [&](int64_t channel, int32_t bin_y, int32_t bin_x) {
+      const T* plane = problem.map + problem.plane_offset(image, channel);
+      Real sum = 0;
+      for (auto row = rows.begin(bin_y); row != rows.end(bin_y); ++row) {
+        const T* cells = plane + static_cast<int64_t>(row->cell) * problem.width;
+        Real row_sum = 0;
+        for (auto column = columns.begin(bin_x); column != columns.end(bin_x); ++column) {
+          row_sum += column->weight * widen(cells[column->cell]);
+        }
+        sum += row->weight * row_sum;
+      }
+      output[problem.bin_offset(roi, channel, bin_y, bin_x)] = narrow<T>(sum / divisor);
+    });
+  }
+
+  static void scatter_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,
+                              const T* output_gradient, PlaneSums& sums) {
+    const AxisTaps<Real> rows = row_taps(problem, region);
+    const AxisTaps<Real> columns = column_taps(problem, region);
+    const Real divisor = region.divisor();
+    for_each_bin(problem, channels, [&](int64_t channel, int32_t bin_y, int32_t bin_x) {
+      Real* plane = sums.plane(channel - channels.begin);
+      const Real gradient = widen(output_gradient[problem.bin_offset(roi, channel, bin_y, bin_x)]) / divisor;
+      for (auto row = rows.begin(bin_y); row != rows.end(bin_y); ++row) {
+        Real* cells = plane + static_cast<int64_t>(row->cell) * problem.width;
+        const Real row_gradient = row->weight * gradient;
+        for (auto column = columns.begin(bin_x); column != columns.end(bin_x); ++column) {
+          cells[column->cell] += column->weight * row_gradient;
+        }
+      }
+    });
+  }
+
+  // Calls body(channel, bin_y, bin_x, maximum, samples) for all bins of a RoI on some channels. A bin's samples are
+  // laid once for all channels.
+  template <typename Body>
+  static void for_each_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,
+                               Body body) {
+    const int64_t image = problem.batch_indices[roi];
+    std::vector<SampleType> samples;
+    for (int32_t bin_y = 0; bin_y < problem.params.output_height; ++bin_y) {
+      for (int32_t bin_x = 0; bin_x < problem.params.output_width; ++bin_x) {
+        samples.clear();
+        region.visit_samples(bin_y, bin_x, [&](const SampleType& sample) { samples.push_back(sample); });
+        for (int64_t channel = channels.begin; channel < channels.end; ++channel) {
+          const T* plane = problem.map + problem.plane_offset(image, channel);
+          Maximum<Real> maximum;
+          for (const SampleType& sample : samples) maximum.take(ProblemType::interpolate(sample, plane), sample.id);
+          body(channel, bin_y, bin_x, maximum);
+        }
+      }
+    }
+  }
+
+  static void pool_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels, T* output,
+                           int64_t* winners) {
+    for_each_maximum(problem, region, roi, channels,
+                     [&](int64_t channel, int32_t bin_y, int32_t bin_x, const Maximum<Real>& maximum) {
+                       const int64_t bin = problem.bin_offset(roi, channel, bin_y, bin_x);
+                       output[bin] = narrow<T>(maximum.value);
+                       if (winners != nullptr) winners[bin] = maximum.winner;
+                     });
+  }
+
+  static void scatter_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,
+                              const T* output_gradient, PlaneSums& sums) {
+    for_each_maximum(problem, region, roi, channels,
+                     [&](int64_t channel, int32_t bin_y, int32_t bin_x, const Maximum<Real>& maximum) {
+                       if (maximum.winner == Maximum<Real>::kNoWinner) return;
+                       const SampleType winner = region.sample(bin_y, bin_x, maximum.winner);
+                       if (!winner.inside) return;
+                       const Real gradient = widen(output_gradient[problem.bin_offset(roi, channel, bin_y, bin_x)]);
+                       Real* plane = sums.plane(channel - channels.begin);
+                       for (int cell = 0; cell < Region::kCellsPerSample; ++cell) {
+                         plane[winner.offset[cell]] += winner.weight[cell] * gradient;
+                       }
+                     });
+  }
+
+  static void scatter(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,
+                      const T* output_gradient, PlaneSums& sums) {
+    if constexpr (Op::kHasAverage) {
+      if (problem.params.reduction == Reduction::kAverage) {
+        return scatter_average(problem, region, roi, channels, output_gradient, sums);
+      }
+    }
+    scatter_maximum(problem, region, roi, channels, output_gradient, sums);
+  }
+};
+
+}  // namespace ort_roialign::cpu

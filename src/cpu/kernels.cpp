@@ -1,0 +1,11 @@
+// Instantiates the CPU engine for every operator and type.
+#include "cpu/engine.h"
+
+namespace ort_roialign {
+
+const KernelTable& cpu_kernels() {
+  static constexpr KernelTable kTable = make_kernel_table<cpu::Engine>(OperatorList{});
+  return kTable;
+}
+
+}  // namespace ort_roialign

@@ -1,0 +1,66 @@
+// How src/ort finds and calls a kernel: one type-erased call, and one table of functions a device.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ops/op_list.h"
+#include "ops/schema.h"
+#include "semantics/element_types.h"
+
+namespace ort_roialign {
+
+enum class Direction { kForward, kBackward };
+constexpr size_t kDirections = 2;
+
+struct InputTensor {
+  const void* data = nullptr;
+  ElementType type = ElementType::kOther;
+  Shape shape;
+};
+
+struct OutputTensor {
+  void* data = nullptr;  // nullptr: an optional output that the caller did not ask for
+  Shape shape;
+};
+
+// Runs task(0) … task(count - 1) on the session's threads, in any order, and rethrows what a task throws.
+using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t)>& task)>;
+
+// One call of one operator, with shapes and types already checked.
+struct KernelCall {
+  std::string operator_name;  // for error texts
+  const void* params = nullptr;
+  std::vector<InputTensor> inputs;
+  std::vector<OutputTensor> outputs;
+  ParallelFor parallel_for;     // CPU kernels
+  void* cuda_stream = nullptr;  // CUDA kernels: the session's cudaStream_t
+};
+
+using Kernel = void (*)(const KernelCall&);
+
+// Kernels of one operator, by direction and by position of the element type in kMapTypes.
+using KernelRow = std::array<std::array<Kernel, kMapTypes.size()>, kDirections>;
+
+// A device's kernels, by position of the operator in OperatorList.
+using KernelTable = std::array<KernelRow, OperatorList::kSize>;
+
+// Fills a table from a device's engine: Engine<Op, T>::forward and Engine<Op, T>::backward.
+template <template <typename Op, typename T> class Engine, typename... Ops>
+constexpr KernelTable make_kernel_table(TypeList<Ops...>) {
+  return {KernelRow{{{Engine<Ops, float>::forward, Engine<Ops, double>::forward, Engine<Ops, Float16>::forward,
+                      Engine<Ops, BFloat16>::forward},
+                     {Engine<Ops, float>::backward, Engine<Ops, double>::backward, Engine<Ops, Float16>::backward,
+                      Engine<Ops, BFloat16>::backward}}}...};
+}
+
+const KernelTable& cpu_kernels();
+
+// Null where the library was built without CUDA.
+const KernelTable* cuda_kernels();
+
+}  // namespace ort_roialign

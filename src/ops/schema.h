@@ -1,0 +1,118 @@
+// What an operator declares to the outside: its inputs, outputs and attributes, and the shapes of its outputs.
+// Everything here runs on the host, once a session or once a call.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ops/error.h"
+
+namespace ort_roialign {
+
+// What is known of a tensor's elements.
+enum class ElementType { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64, kOther };
+
+// The element types that feature maps may have, in the order of every kernel table.
+constexpr std::array<ElementType, 4> kMapTypes = {ElementType::kFloat32, ElementType::kFloat64, ElementType::kFloat16,
+                                                  ElementType::kBFloat16};
+
+// How an input's or output's element type is bound.
+enum class TypeRule {
+  kMap,           // one of kMapTypes, the same for all of an operator's kMap inputs and outputs
+  kMapOrFloat32,  // that type; also float32 beside float16 and bfloat16
+  kInt64,
+};
+
+struct InputSpec {
+  const char* name;
+  TypeRule type;
+  const char* shape;  // as error texts and documentation print it
+};
+
+// One dimension of an output: a constant, or a dimension of an input.
+struct DimensionRule {
+  int input = -1;  // the input's number, or -1 for a constant
+  int axis = 0;
+  int64_t constant = 0;
+};
+
+inline DimensionRule same_as(int input, int axis) { return {input, axis, 0}; }
+inline DimensionRule exactly(int64_t size) { return {-1, 0, size}; }
+
+using ShapeRule = std::vector<DimensionRule>;
+using Shape = std::vector<int64_t>;
+
+struct OutputSpec {
+  const char* name;
+  TypeRule type;
+  bool optional;
+};
+
+// Evaluates a rule on the inputs' shapes.
+inline Shape evaluate(const ShapeRule& rule, const std::vector<Shape>& inputs) {
+  Shape shape;
+  for (const DimensionRule& dimension : rule) {
+    shape.push_back(dimension.input < 0 ? dimension.constant : inputs[dimension.input][dimension.axis]);
+  }
+  return shape;
+}
+
+// The attributes of one node, as ONNX Runtime hands them out. An absent attribute gives nullopt; one of another type
+// is an error.
+class AttributeReader {
+ public:
+  virtual ~AttributeReader() = default;
+  virtual std::optional<int64_t> integer(const char* name) const = 0;
+  virtual std::optional<float> real(const char* name) const = 0;
+  virtual std::optional<std::string> string(const char* name) const = 0;
+};
+
+struct Schema {
+  std::vector<InputSpec> inputs;
+  std::vector<OutputSpec> outputs;
+  std::vector<const char*> attributes;
+};
+
+inline std::string to_text(const Shape& shape) {
+  std::string joined = "[";
+  for (size_t axis = 0; axis < shape.size(); ++axis) joined += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);
+  return joined + "]";
+}
+
+// Checked attributes that several operators have. `op` is the operator's name, for error texts.
+
+inline int32_t read_integer(const AttributeReader& attributes, const std::string& op, const char* name,
+                            int64_t default_value, int64_t least) {
+  const int64_t value = attributes.integer(name).value_or(default_value);
+  if (value < least)
+    throw InvalidArgument(text(op, ": attribute ", name, " must be at least ", least, "; got ", value));
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  if (value > kMost) throw InvalidArgument(text(op, ": attribute ", name, " must be at most ", kMost, "; got ", value));
+  return static_cast<int32_t>(value);
+}
+
+inline float read_spatial_scale(const AttributeReader& attributes, const std::string& op) {
+  const float scale = attributes.real("spatial_scale").value_or(1.0f);
+  if (!std::isfinite(scale) || scale <= 0) {
+    throw InvalidArgument(text(op, ": attribute spatial_scale must be finite and greater than 0; got ", scale));
+  }
+  return scale;
+}
+
+// Whether a text attribute has the first of its two allowed values, which is also its default.
+inline bool read_is_first_choice(const AttributeReader& attributes, const std::string& op, const char* name,
+                                 const char* first, const char* second) {
+  const std::string value = attributes.string(name).value_or(first);
+  if (value != first && value != second) {
+    throw InvalidArgument(
+        text(op, ": attribute ", name, " must be \"", first, "\" or \"", second, "\"; got \"", value, "\""));
+  }
+  return value == first;
+}
+
+}  // namespace ort_roialign

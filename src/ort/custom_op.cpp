@@ -1,0 +1,258 @@
+#include "ort/custom_op.h"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <limits>
+#include <mutex>
+
+#include "ort/attributes.h"
+
+namespace ort_roialign {
+namespace {
+
+const CustomOp& self(const OrtCustomOp* op) { return *static_cast<const CustomOp*>(op); }
+
+const char* type_name(ONNXTensorElementDataType type) {
+  static constexpr const char* kNames[] = {"undefined", "float32", "uint8",     "int8",       "uint16",  "int16",
+                                           "int32",     "int64",   "string",    "bool",       "float16", "float64",
+                                           "uint32",    "uint64",  "complex64", "complex128", "bfloat16"};
+  return type < std::size(kNames) ? kNames[type] : "another type";
+}
+
+// A node of a session: what is known before the first call.
+class Node {
+ public:
+  Node(const CustomOp& op, const OrtKernelInfo* info)
+      : op_(op), params_(op.entry->read_params(NodeAttributes(*op.api, info, op.entry->name), op.entry->name)) {
+    output_shape_ = op.entry->output_shape(params_.get());
+    const size_t row = read_types(info);
+    kernel_ = (*op.kernels)[static_cast<size_t>(op.entry->direction)][row];
+  }
+
+  const OrtApi& api() const { return *op_.api; }
+
+  void compute(OrtKernelContext* context) const {
+    KernelCall call;
+    call.operator_name = op_.entry->name;
+    call.params = params_.get();
+    std::vector<Shape> shapes;
+    for (size_t index = 0; index < types_.size(); ++index) {
+      call.inputs.push_back(input(context, index));
+      shapes.push_back(call.inputs.back().shape);
+    }
+    op_.entry->check_shapes(op_.entry->name, params_.get(), shapes);
+    const Shape output_shape = evaluate(output_shape_, shapes);
+    for (size_t index = 0; index < op_.entry->schema.outputs.size(); ++index) {
+      call.outputs.push_back(output(context, index, output_shape));
+    }
+    if (op_.provider == kCudaProvider) {
+      check(op_.api->KernelContext_GetGPUComputeStream(context, &call.cuda_stream));
+    } else {
+      call.parallel_for = session_threads(context);
+    }
+    kernel_(call);
+  }
+
+ private:
+  // Checks the inputs' types, and gives the position of the feature maps' type in kMapTypes.
+  size_t read_types(const OrtKernelInfo* info) {
+    const std::vector<InputSpec>& inputs = op_.entry->schema.inputs;
+    size_t row = kMapTypes.size();
+    const char* map_type_name = "";
+    for (size_t index = 0; index < inputs.size(); ++index) {
+      const ONNXTensorElementDataType given = input_type(info, index);
+      const ElementType type = to_element_type(given);
+      types_.push_back(type);
+      const auto fail = [&](const std::string& required) {
+        throw InvalidArgument(
+            text(op_.entry->name, ": ", inputs[index].name, " must be of type ", required, "; got ", type_name(given)));
+      };
+      switch (inputs[index].type) {
+        case TypeRule::kMap: {
+          const size_t found = std::find(kMapTypes.begin(), kMapTypes.end(), type) - kMapTypes.begin();
+          if (found == kMapTypes.size()) fail("float32, float64, float16 or bfloat16");
+          if (row != kMapTypes.size() && found != row) fail(text(map_type_name, ", as the input before it"));
+          row = found;
+          map_type_name = type_name(given);
+          break;
+        }
+        case TypeRule::kMapOrFloat32: {
+          const bool half = kMapTypes[row] == ElementType::kFloat16 || kMapTypes[row] == ElementType::kBFloat16;
+          if (type != kMapTypes[row] && !(half && type == ElementType::kFloat32)) {
+            fail(text(map_type_name, half ? ", as X, or float32" : ", as X"));
+          }
+          break;
+        }
+        case TypeRule::kInt64:
+          if (type != ElementType::kInt64) fail("int64");
+      }
+    }
+    return row;
+  }
+
+  ONNXTensorElementDataType input_type(const OrtKernelInfo* info, size_t index) const {
+    OrtTypeInfo* type_info = nullptr;
+    check(op_.api->KernelInfo_GetInputTypeInfo(info, index, &type_info));
+    const Owned<OrtTypeInfo> owner(type_info, op_.api->ReleaseTypeInfo);
+    const OrtTensorTypeAndShapeInfo* tensor = nullptr;
+    check(op_.api->CastTypeInfoToTensorInfo(type_info, &tensor));
+    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    if (tensor != nullptr) check(op_.api->GetTensorElementType(tensor, &type));
+    return type;
+  }
+
+  InputTensor input(const OrtKernelContext* context, size_t index) const {
+    const OrtApi& api = *op_.api;
+    const OrtValue* value = nullptr;
+    check(api.KernelContext_GetInput(context, index, &value));
+    OrtTensorTypeAndShapeInfo* info = nullptr;
+    check(api.GetTensorTypeAndShape(value, &info));
+    const Owned<OrtTensorTypeAndShapeInfo> owner(info, api.ReleaseTensorTypeAndShapeInfo);
+    size_t rank = 0;
+    check(api.GetDimensionsCount(info, &rank));
+    InputTensor tensor;
+    tensor.type = types_[index];
+    tensor.shape.resize(rank);
+    check(api.GetDimensions(info, tensor.shape.data(), rank));
+    void* data = nullptr;
+    check(api.GetTensorMutableData(const_cast<OrtValue*>(value), &data));  // the call that every version has
+    tensor.data = data;
+    return tensor;
+  }
+
+  OutputTensor output(OrtKernelContext* context, size_t index, const Shape& shape) const {
+    size_t count = 0;
+    check(op_.api->KernelContext_GetOutputCount(context, &count));
+    if (index >= count) return {};
+    OrtValue* value = nullptr;
+    check(op_.api->KernelContext_GetOutput(context, index, shape.data(), shape.size(), &value));
+    OutputTensor tensor;
+    tensor.shape = shape;
+    if (value != nullptr) check(op_.api->GetTensorMutableData(value, &tensor.data));
+    return tensor;
+  }
+
+  // One parallel loop on the session's own threads. A task's exception must not pass through ONNX Runtime.
+  ParallelFor session_threads(OrtKernelContext* context) const {
+    return [api = op_.api, context](int64_t count, const std::function<void(int64_t)>& task) {
+      struct Loop {
+        const std::function<void(int64_t)>& task;
+        std::mutex mutex;
+        std::exception_ptr error;
+        std::atomic<bool> failed{false};
+      } loop{task, {}, {}};
+      const auto run = [](void* data, size_t index) {
+        Loop& shared = *static_cast<Loop*>(data);
+        if (shared.failed) return;
+        try {
+          shared.task(static_cast<int64_t>(index));
+        } catch (...) {
+          const std::lock_guard<std::mutex> lock(shared.mutex);
+          shared.error = std::current_exception();
+          shared.failed = true;
+        }
+      };
+      // More batches than threads even out tasks of different cost.
+      constexpr size_t kMostBatches = 64;
+      const size_t total = static_cast<size_t>(count);
+      if (total > 0) check(api->KernelContext_ParallelFor(context, run, total, std::min(total, kMostBatches), &loop));
+      if (loop.error) std::rethrow_exception(loop.error);
+    };
+  }
+
+  const CustomOp& op_;
+  std::shared_ptr<const void> params_;
+  ShapeRule output_shape_;
+  std::vector<ElementType> types_;  // of the inputs
+  Kernel kernel_ = nullptr;
+};
+
+OrtStatus* ORT_API_CALL create_node(const OrtCustomOp* op, const OrtApi*, const OrtKernelInfo* info, void** node) {
+  return guarded(*self(op).api, [&] { *node = new Node(self(op), info); });
+}
+
+OrtStatus* ORT_API_CALL compute_node(void* node, OrtKernelContext* context) {
+  const Node& computed = *static_cast<const Node*>(node);
+  return guarded(computed.api(), [&] { computed.compute(context); });
+}
+
+void ORT_API_CALL destroy_node(void* node) { delete static_cast<Node*>(node); }
+
+const char* ORT_API_CALL get_name(const OrtCustomOp* op) { return self(op).entry->name.c_str(); }
+
+const char* ORT_API_CALL get_provider(const OrtCustomOp* op) { return self(op).provider; }
+
+size_t ORT_API_CALL count_inputs(const OrtCustomOp* op) { return self(op).entry->schema.inputs.size(); }
+
+size_t ORT_API_CALL count_outputs(const OrtCustomOp* op) { return self(op).entry->schema.outputs.size(); }
+
+// Any type: the node checks the types itself, because its errors name what is required.
+ONNXTensorElementDataType ORT_API_CALL any_type(const OrtCustomOp*, size_t) {
+  return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+ONNXTensorElementDataType ORT_API_CALL output_type(const OrtCustomOp* op, size_t index) {
+  const bool int64 = self(op).entry->schema.outputs[index].type == TypeRule::kInt64;
+  return int64 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+OrtCustomOpInputOutputCharacteristic ORT_API_CALL input_characteristic(const OrtCustomOp*, size_t) {
+  return INPUT_OUTPUT_REQUIRED;
+}
+
+OrtCustomOpInputOutputCharacteristic ORT_API_CALL output_characteristic(const OrtCustomOp* op, size_t index) {
+  return self(op).entry->schema.outputs[index].optional ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+}
+
+OrtMemType ORT_API_CALL input_memory(const OrtCustomOp*, size_t) { return OrtMemTypeDefault; }
+
+int ORT_API_CALL no_variadic(const OrtCustomOp*) { return 0; }
+
+int ORT_API_CALL start_version(const OrtCustomOp*) { return 1; }
+
+}  // namespace
+
+ElementType to_element_type(ONNXTensorElementDataType type) {
+  switch (type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
+      return ElementType::kFloat32;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE:
+      return ElementType::kFloat64;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
+      return ElementType::kFloat16;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16:
+      return ElementType::kBFloat16;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64:
+      return ElementType::kInt64;
+    default:
+      return ElementType::kOther;
+  }
+}
+
+CustomOp::CustomOp(const NegotiatedApi& runtime, const OperatorEntry& entry_, const char* provider_,
+                   const KernelTable& table)
+    : OrtCustomOp{}, api(runtime.api), entry(&entry_), provider(provider_), kernels(&table[entry_.index]) {
+  version = runtime.version;
+  CreateKernelV2 = create_node;
+  KernelComputeV2 = compute_node;
+  KernelDestroy = destroy_node;
+  GetName = get_name;
+  GetExecutionProviderType = get_provider;
+  GetInputTypeCount = count_inputs;
+  GetInputType = any_type;
+  GetInputCharacteristic = input_characteristic;
+  GetInputMemoryType = input_memory;
+  GetOutputTypeCount = count_outputs;
+  GetOutputType = output_type;
+  GetOutputCharacteristic = output_characteristic;
+  GetVariadicInputMinArity = no_variadic;
+  GetVariadicInputHomogeneity = no_variadic;
+  GetVariadicOutputMinArity = no_variadic;
+  GetVariadicOutputHomogeneity = no_variadic;
+  GetStartVersion = start_version;
+  GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
+  InferOutputShapeFn = infer_output_shapes;
+}
+
+}  // namespace ort_roialign

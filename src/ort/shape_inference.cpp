@@ -1,0 +1,117 @@
+// Shapes and types of outputs while ONNX Runtime resolves a graph, with the inputs' symbolic dimensions carried over.
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "ort/attributes.h"
+#include "ort/custom_op.h"
+
+namespace ort_roialign {
+namespace {
+
+// A tensor's type and shape as far as they are known.
+struct PartialShape {
+  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  Shape sizes;                     // -1: unknown
+  std::vector<std::string> names;  // of the unknown dimensions; may be empty
+};
+
+PartialShape input_shape(const OrtApi& api, const OrtShapeInferContext* context, size_t index) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;  // belongs to the context
+  check(api.ShapeInferContext_GetInputTypeShape(context, index, &info));
+  PartialShape shape;
+  check(api.GetTensorElementType(info, &shape.type));
+  size_t rank = 0;
+  check(api.GetDimensionsCount(info, &rank));
+  shape.sizes.resize(rank);
+  check(api.GetDimensions(info, shape.sizes.data(), rank));
+  std::vector<const char*> names(rank, nullptr);
+  check(api.GetSymbolicDimensions(info, names.data(), rank));
+  for (const char* name : names) shape.names.emplace_back(name != nullptr ? name : "");
+  return shape;
+}
+
+// ONNX Runtime takes dimensions of one name for equal, so an unknown dimension without a name gets a name of its own.
+std::string fresh_name() {
+  static std::atomic<uint64_t> count{0};
+  return text("ort_roialign_dim_", ++count);
+}
+
+PartialShape infer(const ShapeRule& rule, const std::vector<PartialShape>& inputs) {
+  PartialShape output;
+  for (const DimensionRule& dimension : rule) {
+    int64_t size = dimension.constant;
+    std::string name;
+    if (dimension.input >= 0) {
+      const PartialShape& from = inputs[dimension.input];
+      const bool known_rank = static_cast<size_t>(dimension.axis) < from.sizes.size();
+      size = known_rank ? from.sizes[dimension.axis] : -1;
+      if (size < 0 && known_rank) name = from.names[dimension.axis];
+    }
+    if (size < 0 && name.empty()) name = fresh_name();
+    output.sizes.push_back(size < 0 ? -1 : size);
+    output.names.push_back(name);
+  }
+  return output;
+}
+
+// No attributes: the shapes' ranks do not depend on their values.
+class NoAttributes : public AttributeReader {
+ public:
+  std::optional<int64_t> integer(const char*) const override { return std::nullopt; }
+  std::optional<float> real(const char*) const override { return std::nullopt; }
+  std::optional<std::string> string(const char*) const override { return std::nullopt; }
+};
+
+ShapeRule shape_rule(const OperatorEntry& entry, const AttributeReader& attributes) {
+  return entry.output_shape(entry.read_params(attributes, entry.name).get());
+}
+
+// Bad attributes fail the creation of the node, with a clear error, but only if the outputs' types are inferred before.
+ShapeRule shape_rule_or_unknown(const OperatorEntry& entry, const AttributeReader& attributes) {
+  try {
+    return shape_rule(entry, attributes);
+  } catch (const InvalidArgument&) {
+    ShapeRule rule = shape_rule(entry, NoAttributes());
+    for (DimensionRule& dimension : rule) {
+      if (dimension.input < 0) dimension.constant = -1;
+    }
+    return rule;
+  }
+}
+
+void set_output(const OrtApi& api, OrtShapeInferContext* context, size_t index, const PartialShape& shape) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(api.CreateTensorTypeAndShapeInfo(&info));
+  const Owned<OrtTensorTypeAndShapeInfo> owner(info, api.ReleaseTensorTypeAndShapeInfo);
+  std::vector<const char*> names;
+  for (const std::string& name : shape.names) names.push_back(name.c_str());
+  check(api.SetTensorElementType(info, shape.type));
+  check(api.SetDimensions(info, shape.sizes.data(), shape.sizes.size()));
+  check(api.SetSymbolicDimensions(info, names.data(), names.size()));
+  check(api.ShapeInferContext_SetOutputTypeShape(context, index, info));
+}
+
+}  // namespace
+
+OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInferContext* context) {
+  const CustomOp& self = *static_cast<const CustomOp*>(op);
+  const OrtApi& api = *self.api;
+  return guarded(api, [&] {
+    const Schema& schema = self.entry->schema;
+    std::vector<PartialShape> inputs;
+    ONNXTensorElementDataType map_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    for (size_t index = 0; index < schema.inputs.size(); ++index) {
+      inputs.push_back(input_shape(api, context, index));
+      if (schema.inputs[index].type == TypeRule::kMap) map_type = inputs.back().type;
+    }
+    PartialShape output = infer(shape_rule_or_unknown(*self.entry, InferenceAttributes(api, context)), inputs);
+    for (size_t index = 0; index < schema.outputs.size(); ++index) {
+      const bool int64 = schema.outputs[index].type == TypeRule::kInt64;
+      output.type = int64 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : map_type;
+      set_output(api, context, index, output);
+    }
+  });
+}
+
+}  // namespace ort_roialign

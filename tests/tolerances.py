@@ -1,0 +1,43 @@
+"""Every tolerance of the test suite, each with its reason; no other file holds one.
+
+A tolerance is `(rtol, atol)` as `numpy.testing.assert_allclose` takes it. Test data are of order 1
+(standard normal feature maps), so an absolute tolerance is also one relative to the data.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Tolerance(NamedTuple):
+    """Relative and absolute tolerance, in the order of `numpy.testing.assert_allclose`."""
+
+    rtol: float
+    atol: float
+
+
+# Kernels accumulate float32, float16 and bfloat16 in float32: a bin sums up to a few thousand
+# products of order 1, each rounded to 2^-24, then the result is rounded to the output type.
+KERNEL = {
+    # 24-bit significand; sums in a different order than the peers'.
+    "float32": Tolerance(1e-5, 1e-5),
+    # 53-bit significand.
+    "float64": Tolerance(1e-12, 1e-12),
+    # 11-bit significand: one rounding of the result is 2^-11 = 4.9e-4 relative.
+    "float16": Tolerance(1e-3, 1e-3),
+    # 8-bit significand: one rounding of the result is 2^-8 = 3.9e-3 relative.
+    "bfloat16": Tolerance(8e-3, 8e-3),
+}
+
+# A gradient cell collects contributions of every RoI that touches it, up to some hundreds more
+# terms than an output bin has, so its float32 sum keeps about one decimal digit less.
+GRADIENT = {
+    "float32": Tolerance(1e-4, 1e-4),
+    "float64": Tolerance(1e-11, 1e-11),
+    "float16": Tolerance(2e-3, 2e-3),
+    "bfloat16": Tolerance(1e-2, 1e-2),
+}
+
+# ONNX publishes RoiAlign's inputs and outputs with four decimals, the outputs being those of the
+# inputs before rounding: half a unit of the last decimal for either, and float32 rounding on top.
+PRINTED_4_DECIMALS = Tolerance(0.0, 1.01e-4)
