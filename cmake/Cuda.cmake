@@ -57,8 +57,8 @@ function(ort_roialign_add_cuda_kernels name)
   set_target_properties(${name} PROPERTIES
     CUDA_ARCHITECTURES "${ORT_ROIALIGN_CUDA_ARCHS_TEXT}"
     CUDA_VISIBILITY_PRESET hidden)
-  # No contraction to fused multiply-add, as on the CPU.
-  set(flags --fmad=false -Xcompiler=-ffp-contract=off,-Wall,-Wextra)
+  # No contraction to fused multiply-add, as on the CPU; the architectures are compiled side by side.
+  set(flags --threads=0 --fmad=false -Xcompiler=-ffp-contract=off,-Wall,-Wextra)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.9)
     list(APPEND flags --compress-mode=size)
   endif()

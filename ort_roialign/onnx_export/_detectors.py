@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
@@ -10,31 +11,35 @@ from typing import Any
 
 import torch
 import torchvision
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, poolers
 from torchvision.ops import boxes as box_ops
 
 
 @contextmanager
 def dynamo_friendly_detectors() -> Iterator[None]:
-    """Replace the two places where torchvision's detectors stop torch.export or mislead it.
+    """Replace the places where torchvision's detectors stop torch.export or mislead it.
 
     - `batched_nms` asks whether there are no boxes, which is unknown when tracing.
     - `MultiScaleRoIAlign` takes `len(rois)`, which makes the example's number of RoIs a constant.
+    - `GeneralizedRCNNTransform` rounds the batch's size in Python floats, which makes the
+      example's size a constant.
 
-    Both replacements give torchvision's results. A module that imported `batched_nms` by name
-    keeps torchvision's.
+    The replacements give torchvision's results. A module that imported `batched_nms` by name keeps
+    torchvision's.
     """
     with ExitStack() as stack:
         for holder in (box_ops, torchvision.ops):
             stack.enter_context(_replaced(holder, "batched_nms", _batched_nms))
         # A global of the pooler's module goes before the builtin of the same name.
         stack.enter_context(_replaced(poolers, "len", _symbolic_len))
+        stack.enter_context(_replaced(GeneralizedRCNNTransform, "batch_images", _batch_images))
         yield
 
 
 @contextmanager
-def _replaced(holder: ModuleType, name: str, value: object) -> Iterator[None]:
-    """Set a module's global for a while, whether or not it had one of that name."""
+def _replaced(holder: ModuleType | type, name: str, value: object) -> Iterator[None]:
+    """Set a module's global or a class's method for a while, whether or not there was one."""
     missing = object()
     previous = vars(holder).get(name, missing)
     setattr(holder, name, value)
@@ -62,6 +67,24 @@ def _batched_nms(
 def _symbolic_len(value: Any) -> Any:
     """Return `len`, but the symbolic size of a tensor."""
     return value.shape[0] if isinstance(value, torch.Tensor) else builtins.len(value)
+
+
+def _batch_images(
+    _: GeneralizedRCNNTransform, images: Sequence[torch.Tensor], size_divisible: int = 32
+) -> torch.Tensor:
+    """Pad images [C, H_i, W_i] at their ends to one size, a multiple of `size_divisible`."""
+
+    def batch_size(axis: int) -> Any:
+        largest = functools.reduce(torch.sym_max, (image.shape[axis] for image in images))
+        return (largest + size_divisible - 1) // size_divisible * size_divisible
+
+    height, width = batch_size(1), batch_size(2)
+    return torch.stack(
+        [
+            torch.nn.functional.pad(i, (0, width - i.shape[2], 0, height - i.shape[1]))
+            for i in images
+        ]
+    )
 
 
 @contextmanager

@@ -23,21 +23,21 @@ constexpr int64_t kScratchCells = int64_t{1} << 22;
 
 inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
-// The taps of all bins along one axis.
+// The taps of all bins along one axis, laid once for all channels.
 template <typename Real>
-class AxisTaps {
+class TapLists {
  public:
   struct Tap {
     int32_t cell;
     Real weight;
   };
 
-  // `visit_taps(bin, visit)` calls visit(cell, weight).
-  template <typename VisitTaps>
-  AxisTaps(int32_t bins, VisitTaps visit_taps) {
+  // `taps_of(bin)` walks over the taps of a bin.
+  template <typename TapsOf>
+  TapLists(int32_t bins, TapsOf taps_of) {
     ends_.reserve(bins);
     for (int32_t bin = 0; bin < bins; ++bin) {
-      visit_taps(bin, [this](int32_t cell, Real weight) { taps_.push_back({cell, weight}); });
+      for (auto taps = taps_of(bin); taps.next();) taps_.push_back({taps.cell, taps.weight});
       ends_.push_back(taps_.size());
     }
   }
@@ -157,12 +157,12 @@ class Engine {
     return regions;
   }
 
-  static AxisTaps<Real> row_taps(const ProblemType& problem, const Region& region) {
-    return {problem.params.output_height, [&](int32_t bin, auto visit) { region.visit_row_taps(bin, visit); }};
+  static TapLists<Real> row_taps(const ProblemType& problem, const Region& region) {
+    return {problem.params.output_height, [&](int32_t bin) { return region.row_taps(bin); }};
   }
 
-  static AxisTaps<Real> column_taps(const ProblemType& problem, const Region& region) {
-    return {problem.params.output_width, [&](int32_t bin, auto visit) { region.visit_column_taps(bin, visit); }};
+  static TapLists<Real> column_taps(const ProblemType& problem, const Region& region) {
+    return {problem.params.output_width, [&](int32_t bin) { return region.column_taps(bin); }};
   }
 
   // Calls body(channel, bin_y, bin_x) for all bins of a RoI on some channels.
@@ -176,8 +176,8 @@ class Engine {
   }
 
   static void pool_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels, T* output) {
-    const AxisTaps<Real> rows = row_taps(problem, region);
-    const AxisTaps<Real> columns = column_taps(problem, region);
+    const TapLists<Real> rows = row_taps(problem, region);
+    const TapLists<Real> columns = column_taps(problem, region);
     const Real divisor = region.divisor();
     const int64_t image = problem.batch_indices[roi];
     for_each_bin(problem, channels, [&](int64_t channel, int32_t bin_y, int32_t bin_x) {
@@ -197,8 +197,8 @@ class Engine {
 
   static void scatter_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,
                               const T* output_gradient, PlaneSums& sums) {
-    const AxisTaps<Real> rows = row_taps(problem, region);
-    const AxisTaps<Real> columns = column_taps(problem, region);
+    const TapLists<Real> rows = row_taps(problem, region);
+    const TapLists<Real> columns = column_taps(problem, region);
     const Real divisor = region.divisor();
     for_each_bin(problem, channels, [&](int64_t channel, int32_t bin_y, int32_t bin_x) {
       Real* plane = sums.plane(channel - channels.begin);

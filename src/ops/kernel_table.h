@@ -19,7 +19,7 @@ constexpr size_t kDirections = 2;
 
 struct InputTensor {
   const void* data = nullptr;
-  ElementType type = ElementType::kOther;
+  ElementType type = ElementType::kFloat32;
   Shape shape;
 };
 

@@ -37,15 +37,8 @@ struct RoiAlign : SingleMapOperator {
     SampleAxis<Real> y;
     SampleAxis<Real> x;
 
-    template <typename Visit>
-    ORT_ROIALIGN_HD void visit_row_taps(int32_t bin_y, Visit&& visit) const {
-      y.visit_taps(bin_y, visit);
-    }
-
-    template <typename Visit>
-    ORT_ROIALIGN_HD void visit_column_taps(int32_t bin_x, Visit&& visit) const {
-      x.visit_taps(bin_x, visit);
-    }
+    ORT_ROIALIGN_HD AxisTaps<Real> row_taps(int32_t bin_y) const { return {y, bin_y}; }
+    ORT_ROIALIGN_HD AxisTaps<Real> column_taps(int32_t bin_x) const { return {x, bin_x}; }
 
     ORT_ROIALIGN_HD Range touched_rows(int32_t bin_y) const { return y.touched_cells(bin_y); }
     ORT_ROIALIGN_HD Range touched_columns(int32_t bin_x) const { return x.touched_cells(bin_x); }

@@ -1,7 +1,5 @@
 #include "ops/roi_family.h"
 
-#include <limits>
-
 namespace ort_roialign {
 
 std::vector<InputSpec> SingleMapOperator::inputs() {
@@ -17,7 +15,7 @@ void SingleMapOperator::check_shapes(const std::string& op, const std::vector<Sh
   if (map.size() != 4) {
     throw InvalidArgument(text(op, ": X must have shape [num_images, channels, height, width]; got ", to_text(map)));
   }
-  constexpr int64_t kLargestAxis = std::numeric_limits<int32_t>::max() - 1;
+  constexpr int64_t kLargestAxis = int64_t{1} << 30;  // leaves room for sums in int32
   if (map[2] > kLargestAxis || map[3] > kLargestAxis) {
     throw InvalidArgument(text(op, ": X must have height and width of at most ", kLargestAxis, "; got ", to_text(map)));
   }

@@ -14,8 +14,7 @@
 
 namespace ort_roialign {
 
-// What is known of a tensor's elements.
-enum class ElementType { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64, kOther };
+enum class ElementType { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64 };
 
 // The element types that feature maps may have, in the order of every kernel table.
 constexpr std::array<ElementType, 4> kMapTypes = {ElementType::kFloat32, ElementType::kFloat64, ElementType::kFloat16,

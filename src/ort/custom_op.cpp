@@ -13,11 +13,55 @@ namespace {
 
 const CustomOp& self(const OrtCustomOp* op) { return *static_cast<const CustomOp*>(op); }
 
-const char* type_name(ONNXTensorElementDataType type) {
-  static constexpr const char* kNames[] = {"undefined", "float32", "uint8",     "int8",       "uint16",  "int16",
-                                           "int32",     "int64",   "string",    "bool",       "float16", "float64",
-                                           "uint32",    "uint64",  "complex64", "complex128", "bfloat16"};
-  return type < std::size(kNames) ? kNames[type] : "another type";
+const char* type_name(ElementType type) {
+  switch (type) {
+    case ElementType::kFloat32:
+      return "float32";
+    case ElementType::kFloat64:
+      return "float64";
+    case ElementType::kFloat16:
+      return "float16";
+    case ElementType::kBFloat16:
+      return "bfloat16";
+    case ElementType::kInt64:
+      return "int64";
+  }
+  return "";
+}
+
+ONNXTensorElementDataType onnx_type(ElementType type) {
+  switch (type) {
+    case ElementType::kFloat32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    case ElementType::kFloat64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE;
+    case ElementType::kFloat16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case ElementType::kBFloat16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+    case ElementType::kInt64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  }
+  return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+ElementType resolve(TypeRule rule, TypeChoice types) {
+  switch (rule) {
+    case TypeRule::kMap:
+      return types.map;
+    case TypeRule::kMapOrFloat32:
+      return types.rois;
+    case TypeRule::kInt64:
+      break;
+  }
+  return ElementType::kInt64;
+}
+
+void check_types(const std::string& op, TypeChoice types) {
+  const bool half = types.map == ElementType::kFloat16 || types.map == ElementType::kBFloat16;
+  if (types.rois == types.map || (half && types.rois == ElementType::kFloat32)) return;
+  throw InvalidArgument(text(op, ": rois must be of type ", type_name(types.map), ", as X", half ? ", or float32" : "",
+                             "; got ", type_name(types.rois)));
 }
 
 // A node of a session: what is known before the first call.
@@ -25,9 +69,10 @@ class Node {
  public:
   Node(const CustomOp& op, const OrtKernelInfo* info)
       : op_(op), params_(op.entry->read_params(NodeAttributes(*op.api, info, op.entry->name), op.entry->name)) {
+    check_types(op.entry->name, op.types);
     output_shape_ = op.entry->output_shape(params_.get());
-    const size_t row = read_types(info);
-    kernel_ = (*op.kernels)[static_cast<size_t>(op.entry->direction)][row];
+    const size_t type = std::find(kMapTypes.begin(), kMapTypes.end(), op.types.map) - kMapTypes.begin();
+    kernel_ = (*op.kernels)[static_cast<size_t>(op.entry->direction)][type];
   }
 
   const OrtApi& api() const { return *op_.api; }
@@ -37,7 +82,7 @@ class Node {
     call.operator_name = op_.entry->name;
     call.params = params_.get();
     std::vector<Shape> shapes;
-    for (size_t index = 0; index < types_.size(); ++index) {
+    for (size_t index = 0; index < op_.entry->schema.inputs.size(); ++index) {
       call.inputs.push_back(input(context, index));
       shapes.push_back(call.inputs.back().shape);
     }
@@ -55,53 +100,6 @@ class Node {
   }
 
  private:
-  // Checks the inputs' types, and gives the position of the feature maps' type in kMapTypes.
-  size_t read_types(const OrtKernelInfo* info) {
-    const std::vector<InputSpec>& inputs = op_.entry->schema.inputs;
-    size_t row = kMapTypes.size();
-    const char* map_type_name = "";
-    for (size_t index = 0; index < inputs.size(); ++index) {
-      const ONNXTensorElementDataType given = input_type(info, index);
-      const ElementType type = to_element_type(given);
-      types_.push_back(type);
-      const auto fail = [&](const std::string& required) {
-        throw InvalidArgument(
-            text(op_.entry->name, ": ", inputs[index].name, " must be of type ", required, "; got ", type_name(given)));
-      };
-      switch (inputs[index].type) {
-        case TypeRule::kMap: {
-          const size_t found = std::find(kMapTypes.begin(), kMapTypes.end(), type) - kMapTypes.begin();
-          if (found == kMapTypes.size()) fail("float32, float64, float16 or bfloat16");
-          if (row != kMapTypes.size() && found != row) fail(text(map_type_name, ", as the input before it"));
-          row = found;
-          map_type_name = type_name(given);
-          break;
-        }
-        case TypeRule::kMapOrFloat32: {
-          const bool half = kMapTypes[row] == ElementType::kFloat16 || kMapTypes[row] == ElementType::kBFloat16;
-          if (type != kMapTypes[row] && !(half && type == ElementType::kFloat32)) {
-            fail(text(map_type_name, half ? ", as X, or float32" : ", as X"));
-          }
-          break;
-        }
-        case TypeRule::kInt64:
-          if (type != ElementType::kInt64) fail("int64");
-      }
-    }
-    return row;
-  }
-
-  ONNXTensorElementDataType input_type(const OrtKernelInfo* info, size_t index) const {
-    OrtTypeInfo* type_info = nullptr;
-    check(op_.api->KernelInfo_GetInputTypeInfo(info, index, &type_info));
-    const Owned<OrtTypeInfo> owner(type_info, op_.api->ReleaseTypeInfo);
-    const OrtTensorTypeAndShapeInfo* tensor = nullptr;
-    check(op_.api->CastTypeInfoToTensorInfo(type_info, &tensor));
-    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-    if (tensor != nullptr) check(op_.api->GetTensorElementType(tensor, &type));
-    return type;
-  }
-
   InputTensor input(const OrtKernelContext* context, size_t index) const {
     const OrtApi& api = *op_.api;
     const OrtValue* value = nullptr;
@@ -112,7 +110,7 @@ class Node {
     size_t rank = 0;
     check(api.GetDimensionsCount(info, &rank));
     InputTensor tensor;
-    tensor.type = types_[index];
+    tensor.type = resolve(op_.entry->schema.inputs[index].type, op_.types);
     tensor.shape.resize(rank);
     check(api.GetDimensions(info, tensor.shape.data(), rank));
     void* data = nullptr;
@@ -164,7 +162,6 @@ class Node {
   const CustomOp& op_;
   std::shared_ptr<const void> params_;
   ShapeRule output_shape_;
-  std::vector<ElementType> types_;  // of the inputs
   Kernel kernel_ = nullptr;
 };
 
@@ -187,14 +184,12 @@ size_t ORT_API_CALL count_inputs(const OrtCustomOp* op) { return self(op).entry-
 
 size_t ORT_API_CALL count_outputs(const OrtCustomOp* op) { return self(op).entry->schema.outputs.size(); }
 
-// Any type: the node checks the types itself, because its errors name what is required.
-ONNXTensorElementDataType ORT_API_CALL any_type(const OrtCustomOp*, size_t) {
-  return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp* op, size_t index) {
+  return onnx_type(resolve(self(op).entry->schema.inputs[index].type, self(op).types));
 }
 
 ONNXTensorElementDataType ORT_API_CALL output_type(const OrtCustomOp* op, size_t index) {
-  const bool int64 = self(op).entry->schema.outputs[index].type == TypeRule::kInt64;
-  return int64 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  return onnx_type(resolve(self(op).entry->schema.outputs[index].type, self(op).types));
 }
 
 OrtCustomOpInputOutputCharacteristic ORT_API_CALL input_characteristic(const OrtCustomOp*, size_t) {
@@ -213,26 +208,14 @@ int ORT_API_CALL start_version(const OrtCustomOp*) { return 1; }
 
 }  // namespace
 
-ElementType to_element_type(ONNXTensorElementDataType type) {
-  switch (type) {
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
-      return ElementType::kFloat32;
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE:
-      return ElementType::kFloat64;
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
-      return ElementType::kFloat16;
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16:
-      return ElementType::kBFloat16;
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64:
-      return ElementType::kInt64;
-    default:
-      return ElementType::kOther;
-  }
-}
-
 CustomOp::CustomOp(const NegotiatedApi& runtime, const OperatorEntry& entry_, const char* provider_,
-                   const KernelTable& table)
-    : OrtCustomOp{}, api(runtime.api), entry(&entry_), provider(provider_), kernels(&table[entry_.index]) {
+                   const KernelTable& table, TypeChoice types_)
+    : OrtCustomOp{},
+      api(runtime.api),
+      entry(&entry_),
+      provider(provider_),
+      kernels(&table[entry_.index]),
+      types(types_) {
   version = runtime.version;
   CreateKernelV2 = create_node;
   KernelComputeV2 = compute_node;
@@ -240,7 +223,7 @@ CustomOp::CustomOp(const NegotiatedApi& runtime, const OperatorEntry& entry_, co
   GetName = get_name;
   GetExecutionProviderType = get_provider;
   GetInputTypeCount = count_inputs;
-  GetInputType = any_type;
+  GetInputType = input_type;
   GetInputCharacteristic = input_characteristic;
   GetInputMemoryType = input_memory;
   GetOutputTypeCount = count_outputs;

@@ -1,5 +1,5 @@
-// One operator of one provider as ONNX Runtime's OrtCustomOp: types are checked and kernels chosen when a session is
-// created, shapes are checked once a call.
+// One operator of one provider and one choice of types as ONNX Runtime's OrtCustomOp: types and attributes are checked
+// and the kernel is chosen when a session is created, shapes are checked once a call.
 #pragma once
 
 #include <memory>
@@ -14,18 +14,25 @@ namespace ort_roialign {
 constexpr const char* kCpuProvider = "CPUExecutionProvider";
 constexpr const char* kCudaProvider = "CUDAExecutionProvider";
 
+// The types of a node's feature maps and RoIs. ONNX Runtime picks the custom operator whose types the node has; those
+// that do not go together have one too, whose node fails with an error that says which do.
+struct TypeChoice {
+  ElementType map;
+  ElementType rois;
+};
+
 struct CustomOp : OrtCustomOp {
-  CustomOp(const NegotiatedApi& runtime, const OperatorEntry& entry, const char* provider, const KernelTable& kernels);
+  CustomOp(const NegotiatedApi& runtime, const OperatorEntry& entry, const char* provider, const KernelTable& kernels,
+           TypeChoice types);
 
   const OrtApi* api;
   const OperatorEntry* entry;
   const char* provider;
   const KernelRow* kernels;
+  TypeChoice types;
 };
 
 // Called by ONNX Runtime while it resolves a graph; defined in shape_inference.cpp.
 OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInferContext* context);
-
-ElementType to_element_type(ONNXTensorElementDataType type);
 
 }  // namespace ort_roialign

@@ -31,8 +31,13 @@ std::unique_ptr<Domain> make_domain(const NegotiatedApi& runtime) {
   check(runtime.api->CreateCustomOpDomain(kDomain, &domain->handle));
   const auto add_all = [&](const char* provider, const KernelTable& kernels) {
     for (const OperatorEntry& entry : operator_entries()) {
-      domain->operators.push_back(std::make_unique<CustomOp>(runtime, entry, provider, kernels));
-      check(runtime.api->CustomOpDomain_Add(domain->handle, domain->operators.back().get()));
+      for (const ElementType map : kMapTypes) {
+        for (const ElementType rois : kMapTypes) {
+          domain->operators.push_back(
+              std::make_unique<CustomOp>(runtime, entry, provider, kernels, TypeChoice{map, rois}));
+          check(runtime.api->CustomOpDomain_Add(domain->handle, domain->operators.back().get()));
+        }
+      }
     }
   };
   add_all(kCpuProvider, cpu_kernels());

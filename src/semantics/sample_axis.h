@@ -75,36 +75,6 @@ struct SampleAxis {
     return {neighbours(position(bin, lowest)).low, neighbours(position(bin, highest)).high + 1};
   }
 
-  // Calls visit(cell, weight) for each cell that a bin's samples read, in ascending order of the cells, with the
-  // samples' weights for one cell merged into one.
-  template <typename Visit>
-  ORT_ROIALIGN_HD void visit_taps(int32_t bin, Visit&& visit) const {
-    const Range samples = inside_samples(bin);
-    const int32_t count = samples.end - samples.begin;
-    int32_t cell = -2;  // the lower of the two cells still collecting; none yet
-    Real weight = 0;
-    Real next_weight = 0;
-    bool next_touched = false;  // at the last cell there is no next one
-    for (int32_t step = 0; step < count; ++step) {
-      const int32_t sample = ascending() ? samples.begin + step : samples.end - 1 - step;
-      const Neighbours<Real> near = neighbours(position(bin, sample));
-      if (near.low != cell) {
-        if (cell >= 0) visit(cell, weight);
-        const bool carries_over = near.low == cell + 1;
-        if (next_touched && !carries_over) visit(cell + 1, next_weight);
-        weight = next_touched && carries_over ? next_weight : 0;
-        next_weight = 0;
-        next_touched = false;
-        cell = near.low;
-      }
-      weight += 1 - near.fraction;
-      next_weight += near.fraction;
-      next_touched = near.high != near.low;
-    }
-    if (cell >= 0) visit(cell, weight);
-    if (next_touched) visit(cell + 1, next_weight);
-  }
-
  private:
   // The first sample for which `holds`, which must be false up to some sample and true from there on.
   template <typename Predicate>
@@ -121,6 +91,51 @@ struct SampleAxis {
     }
     return low;
   }
+};
+
+// Walks over the cells that a bin's samples read along one axis, in ascending order, with the samples' weights for one
+// cell merged into one: `while (taps.next()) use(taps.cell, taps.weight);`.
+template <typename Real>
+class AxisTaps {
+ public:
+  int32_t cell = 0;
+  Real weight = 0;
+
+  ORT_ROIALIGN_HD AxisTaps(const SampleAxis<Real>& axis, int32_t bin)
+      : axis_(axis), bin_(bin), samples_(axis.inside_samples(bin)) {}
+
+  ORT_ROIALIGN_HD bool next() {
+    for (; step_ < samples_.end - samples_.begin; ++step_) {
+      const int32_t sample = axis_.ascending() ? samples_.begin + step_ : samples_.end - 1 - step_;
+      const Neighbours<Real> near = axis_.neighbours(axis_.position(bin_, sample));
+      if (open_cell_ == kNone) open_cell_ = near.low;
+      if (near.low != open_cell_) break;  // no later sample reads the open cell
+      open_weight_ += 1 - near.fraction;
+      next_weight_ += near.fraction;
+      next_touched_ = near.high != near.low;
+    }
+    if (open_cell_ == kNone) return false;
+    cell = open_cell_;
+    weight = open_weight_;
+    open_cell_ = next_touched_ ? open_cell_ + 1 : kNone;
+    open_weight_ = next_weight_;
+    next_weight_ = 0;
+    next_touched_ = false;
+    return true;
+  }
+
+ private:
+  static constexpr int32_t kNone = -1;
+
+  const SampleAxis<Real>& axis_;
+  int32_t bin_;
+  Range samples_;
+  int32_t step_ = 0;
+  // The cell that still collects weight, and what the cell after it has collected.
+  int32_t open_cell_ = kNone;
+  Real open_weight_ = 0;
+  Real next_weight_ = 0;
+  bool next_touched_ = false;  // at the last cell there is no next one
 };
 
 // The number of samples a bin of an adaptive grid: one a cell, rounded up; 0 without extent.
