@@ -38,8 +38,9 @@ function(ort_roialign_add_plugin name)
   target_link_options(${name} PRIVATE -Wl,--gc-sections -Wl,--version-script=${exports})
   set_property(TARGET ${name} APPEND PROPERTY LINK_DEPENDS ${exports})
 
+  list(JOIN ORT_ROIALIGN_CUDA_ARCHS_TEXT "," cuda_architectures)
   target_compile_definitions(${name} PRIVATE
     ORT_ROIALIGN_VERSION="${PROJECT_VERSION}"
     ORT_ROIALIGN_CUDA_VERSION="${ORT_ROIALIGN_CUDA_VERSION}"
-    "ORT_ROIALIGN_CUDA_ARCHITECTURES=\"${ORT_ROIALIGN_CUDA_ARCHS_TEXT}\"")
+    ORT_ROIALIGN_CUDA_ARCHITECTURES="${cuda_architectures}")
 endfunction()

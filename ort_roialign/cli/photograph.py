@@ -6,20 +6,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from ort_roialign.errors import OrtRoiAlignError
 
-# Real texture and edges, 427 x 640 pixels, and it comes with scikit-learn: nothing to download.
+# Real texture and edges, 640 x 427 pixels, and it comes with scikit-learn: nothing to download.
 SAMPLE_NAME = "china.jpg"
+# The detectors scale a larger image down to this before anything else.
+LONGEST_SIDE = 1333
+# The short side of 400 pixels makes the detectors' own resizing exact: they take every 1/2 pixel
+# (to 800) or every 5/4 pixel (to 320), and both are float32 numbers. Any other size is resized a
+# little differently by PyTorch and by onnxruntime, which random weights, unlike trained ones,
+# enlarge a hundredfold.
+FITTED_SIDES = (400, 600)
 
 
-def load_photograph(path: Path | None) -> torch.Tensor:
+def load_photograph(path: Path | None, *, fit: bool) -> torch.Tensor:
     """Load a photograph as a detector takes it.
 
     Args:
         path: an image file; None takes scikit-learn's photograph `china.jpg`.
+        fit: whether to scale and crop it to 400 x 600 pixels, which random weights need; else it
+            is only scaled down where it is larger than the detectors' own limit.
 
     Returns:
         [3, height, width], float32, RGB, 0 to 1.
@@ -27,14 +36,21 @@ def load_photograph(path: Path | None) -> torch.Tensor:
     Raises:
         OrtRoiAlignError: if the file cannot be read as an image.
     """
-    if path is None:
-        pixels = np.asarray(load_sample_image(SAMPLE_NAME))
-    else:
-        try:
-            with Image.open(path) as image:
-                # Cameras note the orientation instead of turning the pixels.
-                pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise OrtRoiAlignError(f"cannot read the image {path}: {error}") from error
-    chw = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    image = Image.fromarray(load_sample_image(SAMPLE_NAME)) if path is None else _read(path)
+    if fit:
+        short, long = FITTED_SIDES
+        landscape = image.width >= image.height
+        image = ImageOps.fit(image, (long, short) if landscape else (short, long))
+    elif max(image.size) > LONGEST_SIDE:
+        image = ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
+    chw = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
     return torch.from_numpy(chw).to(torch.float32) / 255
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            # Cameras note the orientation instead of turning the pixels.
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError) as error:  # Pillow's UnidentifiedImageError is an OSError
+        raise OrtRoiAlignError(f"cannot read the image {path}: {error}") from error

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torchvision
+from torchvision.models.detection import transform
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, poolers
 from torchvision.ops import boxes as box_ops
@@ -23,7 +24,8 @@ def dynamo_friendly_detectors() -> Iterator[None]:
     - `batched_nms` asks whether there are no boxes, which is unknown when tracing.
     - `MultiScaleRoIAlign` takes `len(rois)`, which makes the example's number of RoIs a constant.
     - `GeneralizedRCNNTransform` rounds the batch's size in Python floats, which makes the
-      example's size a constant.
+      example's size a constant, and takes Python's `min` of two scale factors, which keeps only
+      the factor that the example needs.
 
     The replacements give torchvision's results. A module that imported `batched_nms` by name keeps
     torchvision's.
@@ -31,8 +33,9 @@ def dynamo_friendly_detectors() -> Iterator[None]:
     with ExitStack() as stack:
         for holder in (box_ops, torchvision.ops):
             stack.enter_context(_replaced(holder, "batched_nms", _batched_nms))
-        # A global of the pooler's module goes before the builtin of the same name.
+        # A module's global goes before the builtin of the same name.
         stack.enter_context(_replaced(poolers, "len", _symbolic_len))
+        stack.enter_context(_replaced(transform, "min", _symbolic_min))
         stack.enter_context(_replaced(GeneralizedRCNNTransform, "batch_images", _batch_images))
         yield
 
@@ -67,6 +70,11 @@ def _batched_nms(
 def _symbolic_len(value: Any) -> Any:
     """Return `len`, but the symbolic size of a tensor."""
     return value.shape[0] if isinstance(value, torch.Tensor) else builtins.len(value)
+
+
+def _symbolic_min(*values: Any) -> Any:
+    """Return `min` of several numbers or of one sequence, without comparing traced numbers."""
+    return functools.reduce(torch.sym_min, values[0] if len(values) == 1 else values)
 
 
 def _batch_images(
@@ -124,6 +132,11 @@ def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for submodule, training in modes:
             submodule.training = training
+
+
+def has_resizing_transform(module: torch.nn.Module) -> bool:
+    """Return whether a module resizes its images as torchvision's detectors do."""
+    return any(isinstance(m, GeneralizedRCNNTransform) for m in module.modules())
 
 
 def known_obstacle(module: torch.nn.Module) -> str | None:

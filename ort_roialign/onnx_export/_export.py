@@ -17,6 +17,7 @@ from ort_roialign.errors import ExportError, InvalidArgumentError
 from ort_roialign.onnx_export._detectors import (
     cached_scales,
     dynamo_friendly_detectors,
+    has_resizing_transform,
     known_obstacle,
 )
 from ort_roialign.onnx_export._domain import ensure_domain_import
@@ -142,10 +143,31 @@ def _run_exporter(
                 "ignore", message=".*legacy TorchScript-based ONNX export", category=Warning
             )
         try:
-            torch.onnx.export(module, args, str(path), **options)
+            if dynamo and options["dynamic_shapes"] and has_resizing_transform(module):
+                program = _captured(module, args, options)
+                torch.onnx.export(program, (), str(path), **{**options, "kwargs": None})
+            else:
+                torch.onnx.export(module, args, str(path), **options)
         # Exporters raise errors of many unrelated types, from torch, onnx and onnxscript.
         except Exception as error:
             raise ExportError(_failure_text(module, dynamo, error)) from error
+
+
+def _captured(
+    module: torch.nn.Module, args: tuple[Any, ...], options: Mapping[str, Any]
+) -> torch.export.ExportedProgram:
+    """Trace a detector that resizes its images, ahead of the ONNX exporter.
+
+    The exporter asks torch.export for deferred assertions. PyTorch 2.14 cannot write those on the
+    quotients of a resize, and turns to strict tracing, which takes minutes instead of seconds.
+    """
+    shapes = torch.utils._pytree.tree_map(
+        lambda dim: torch.export.Dim.DYNAMIC if isinstance(dim, str) else dim,
+        options["dynamic_shapes"],
+    )
+    return torch.export.export(
+        module, args, options["kwargs"], dynamic_shapes=shapes, strict=False
+    )
 
 
 def _failure_text(module: torch.nn.Module, dynamo: bool, error: Exception) -> str:

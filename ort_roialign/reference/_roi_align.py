@@ -107,9 +107,8 @@ def roi_align_grad(
 ) -> Float64Array:
     """Gradient of a loss for the feature maps of `roi_align`, from the one for its output.
 
-    The average is linear in `x`, and this is its transpose. A maximum sends its gradient to the
-    four cells around the winning sample with their bilinear weights; the first sample in row-major
-    order wins a tie, and a winner outside the map sends nothing.
+    An average sends its gradient back through the same weights; a maximum to the four cells around
+    the winning sample (the first of equals in row-major order), or nowhere if that is outside.
 
     Args:
         dy: gradient for the output, [R, C, PH, PW].
@@ -144,11 +143,8 @@ def roi_align_grad(
     for region in _regions(inputs, attributes):
         dx_image, dy_region = dx[inputs.batch_indices[region.roi]], dy_checked[region.roi]
         for ph, pw in np.ndindex(output_height, output_width):
-            samples_y, samples_x, dy_bin = (
-                region.bins_y[ph],
-                region.bins_x[pw],
-                dy_region[:, ph, pw],
-            )
+            samples_y, samples_x = region.bins_y[ph], region.bins_x[pw]
+            dy_bin = dy_region[:, ph, pw]
             if mode == "avg":
                 _scatter_average(dy_bin, samples_y, samples_x, dx_image)
             else:

@@ -1,6 +1,7 @@
 // Facts about this build as JSON, for `ort-roialign info` and for Python.
 #include <onnxruntime_c_api.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -19,11 +20,11 @@ std::string array(const std::vector<std::string>& values) {
   return "[" + joined + "]";
 }
 
-// Splits a list as CMake writes it.
+// Splits a list at its commas.
 std::vector<std::string> split(const std::string& list) {
   std::vector<std::string> parts;
   for (size_t begin = 0; begin < list.size();) {
-    const size_t end = std::min(list.find(';', begin), list.size());
+    const size_t end = std::min(list.find(',', begin), list.size());
     if (end > begin) parts.push_back(list.substr(begin, end - begin));
     begin = end + 1;
   }

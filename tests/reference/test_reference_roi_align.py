@@ -227,17 +227,18 @@ def test_gradient_equals_finite_differences(mode, sampling_ratio):
     assert_allclose(ours, expected, *tolerances.GRADIENT["float64"])
 
 
-# Coordinates in eighths of a cell: the arithmetic on them is exact, so that properties of the
-# formula hold without doubt about rounding.
+# Boxes in eighths of a cell, and as many bins and samples as a power of two: coordinates are exact,
+# so that no rounding carries a sample over the border of the map. (An adaptive grid may have any
+# number of samples; the properties that use one hold at the border too.)
 eighths = st.integers(-40, 120).map(lambda eighth: eighth / 8)
 boxes = st.tuples(eighths, eighths, st.integers(1, 80), st.integers(1, 80)).map(
     lambda box: [box[0], box[1], box[0] + box[2] / 8, box[1] + box[3] / 8]
 )
 attribute_sets = st.fixed_dictionaries(
     {
-        "output_height": st.integers(1, 3),
-        "output_width": st.integers(1, 4),
-        "sampling_ratio": st.integers(0, 3),
+        "output_height": st.sampled_from([1, 2]),
+        "output_width": st.sampled_from([1, 2, 4]),
+        "sampling_ratio": st.sampled_from([0, 1, 2, 4]),
         "spatial_scale": st.sampled_from([0.5, 1.0]),
         "coordinate_transformation_mode": st.sampled_from(TRANSFORMATIONS),
     }

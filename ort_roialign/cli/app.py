@@ -1,0 +1,137 @@
+"""The commands of `ort-roialign` and their options.
+
+The modules behind a command are imported when it runs: they need packages that are optional, and
+PyTorch takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ort_roialign.cli.requirements import OPTIONAL_PACKAGES, require_packages
+from ort_roialign.errors import OrtRoiAlignError
+
+app = typer.Typer(
+    help="RoIAlign and its family as an ONNX Runtime plugin.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+class ModelChoice(str, Enum):
+    """The detectors of the demo."""
+
+    MASK = "mask"
+    MOBILENET = "mobilenet"
+
+
+class ProviderChoice(str, Enum):
+    """Where the demo runs the models."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@contextmanager
+def _errors_as_text() -> Iterator[None]:
+    """End the command with the text of an expected error, without a traceback."""
+    try:
+        yield
+    except OrtRoiAlignError as error:
+        console = Console(stderr=True)
+        console.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def info(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the facts as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Show the library, its operators and kernels, and the onnxruntime that is installed."""
+    from ort_roialign.cli.info import collect_info, print_info
+
+    with _errors_as_text():
+        facts = collect_info()
+        if as_json:
+            typer.echo(json.dumps(facts, indent=2))
+        else:
+            print_info(facts, Console())
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option(file_okay=False, help="Directory for the models and pictures.")
+    ] = Path("demo-output"),
+    models: Annotated[
+        list[ModelChoice], typer.Option(help="Which detector to run; may be repeated.")
+    ] = [ModelChoice.MASK, ModelChoice.MOBILENET],  # noqa: B006 - typer copies it
+    weights_mask: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="State dict of torchvision's maskrcnn_resnet50_fpn."
+        ),
+    ] = None,
+    weights_mobilenet: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="State dict of torchvision's fasterrcnn_mobilenet_v3_large_320_fpn.",
+        ),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Photograph; else one that scikit-learn ships."
+        ),
+    ] = None,
+    opset: Annotated[
+        int, typer.Option(min=18, help="Opset of the standard operators in the exported models.")
+    ] = 18,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads to compute with; 0: as many as there are cores.")
+    ] = 0,
+    provider: Annotated[
+        ProviderChoice, typer.Option(help="Where onnxruntime runs the models.")
+    ] = ProviderChoice.CPU,
+) -> None:
+    """Export torchvision's detectors, run them in onnxruntime, and compare every output.
+
+    Each model runs with the plugin, on onnxruntime's own RoiAlign, and in PyTorch. The exit code
+    is 1 if an output differs, or if onnxruntime's profile does not show that the plugin's kernels
+    ran. Weights are random unless given: nothing is downloaded.
+    """
+    with _errors_as_text():
+        require_packages("ort-roialign demo", OPTIONAL_PACKAGES)
+        from ort_roialign.cli.demo import DemoSettings, run_demo
+        from ort_roialign.cli.sessions import SessionSettings
+
+        weights = {"mask": weights_mask, "mobilenet": weights_mobilenet}
+        settings = DemoSettings(
+            output=output,
+            models=tuple(dict.fromkeys(choice.value for choice in models)),
+            weights={key: path for key, path in weights.items() if path is not None},
+            image=image,
+            opset_version=opset,
+            session=SessionSettings(threads=threads, provider=provider.value),
+        )
+        passed = run_demo(settings, Console())
+    if not passed:
+        raise typer.Exit(1)

@@ -1,0 +1,165 @@
+"""What the demo found: the facts, whether they are good, and the tables that show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ort_roialign.cli.kernel_profile import PLUGIN_DOMAIN, STANDARD_DOMAIN, KernelProfile
+from ort_roialign.cli.parity import Comparison
+
+PLUGIN = "onnxruntime + plugin"
+BUILT_IN = "onnxruntime alone"
+EAGER = "PyTorch"
+# A comparison of fewer random detections than this would show nothing.
+LEAST_RANDOM_DETECTIONS = 20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way of running the model.
+
+    Attributes:
+        way: `PLUGIN`, `BUILT_IN` or `EAGER`.
+        seconds: median time of a run.
+        profile: the kernels that ran; None for PyTorch.
+    """
+
+    way: str
+    seconds: float
+    profile: KernelProfile | None
+
+
+@dataclass(frozen=True)
+class PathReport:
+    """One model exported by one exporter.
+
+    Attributes:
+        model: the model's name.
+        exporter: the exporter's name.
+        random_weights: whether the weights are random.
+        timings: each way it was run.
+        comparisons: the way that the plugin's outputs were compared with -> the comparison.
+    """
+
+    model: str
+    exporter: str
+    random_weights: bool
+    timings: tuple[Timing, ...]
+    comparisons: dict[str, Comparison]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, one sentence each."""
+        found = [
+            f"{self.model}, {self.exporter}, {PLUGIN} against {other}: {problem}"
+            for other, comparison in self.comparisons.items()
+            for problem in comparison.problems
+        ]
+        where = f"{self.model}, {self.exporter}"
+        for timing in self.timings:
+            if timing.profile is not None:
+                found += [f"{where}, {p}" for p in _kernel_problems(timing.way, timing.profile)]
+        fewest = min((c.actual for c in self.comparisons.values()), default=0)
+        if self.random_weights and fewest < LEAST_RANDOM_DETECTIONS:
+            found.append(f"{where}: {fewest} detections are too few to compare")
+        return found
+
+
+def _kernel_problems(way: str, profile: KernelProfile) -> list[str]:
+    wanted, other = (
+        (PLUGIN_DOMAIN, STANDARD_DOMAIN) if way == PLUGIN else (STANDARD_DOMAIN, PLUGIN_DOMAIN)
+    )
+    problems = []
+    if not profile.ran(wanted):
+        problems.append(f"{way}: no RoI kernel of {wanted} ran")
+    if profile.ran(other):
+        problems.append(f"{way}: RoI kernels of {other} ran")
+    return problems
+
+
+def print_report(console: Console, reports: list[PathReport], files: list[Path]) -> None:
+    """Print the tables, the files and the verdict."""
+    console.print(_speed_table(reports))
+    console.print(_parity_table(reports))
+    if any(report.random_weights for report in reports):
+        console.print(
+            "[yellow]Weights are random: boxes, labels and masks mean nothing.[/] They only show "
+            "that every way of running the model gives the same. For real detections give "
+            "torchvision's state dicts (--weights-mask, --weights-mobilenet).",
+        )
+    for file in files:
+        console.print(f"Wrote {file}", soft_wrap=True, highlight=False)
+    problems = [problem for report in reports for problem in report.problems]
+    for problem in problems:
+        console.print(f"[bold red]FAILED[/] {problem}", soft_wrap=True, highlight=False)
+    if not problems:
+        console.print("[bold green]PASSED[/] All outputs agree, and the plugin's kernels ran.")
+
+
+def _speed_table(reports: list[PathReport]) -> Table:
+    table = Table(title="What ran (kernels as in onnxruntime's profile; times of a run)")
+    for heading in ("Model", "Exporter", "Run by", "RoI kernels that ran"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("Whole", "RoI kernels", "Share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for report in reports:
+        for timing in report.timings:
+            table.add_row(
+                report.model,
+                report.exporter,
+                timing.way,
+                *_kernel_cells(timing),
+                end_section=timing is report.timings[-1],
+            )
+    return table
+
+
+def _kernel_cells(timing: Timing) -> tuple[str, str, str, str]:
+    """Return the cells for kernels, whole time, time of RoI kernels, share."""
+    whole = f"{timing.seconds * 1000:.0f} ms"
+    if timing.profile is None:
+        return "-", whole, "-", "-"
+    kernels = "\n".join(str(kernel) for kernel in timing.profile.kernels) or "none"
+    if any(k.provider != "CPUExecutionProvider" for k in timing.profile.kernels):
+        # On a GPU the profile holds the time to start a kernel, not the time it runs.
+        return kernels, whole, "-", "-"
+    profile = timing.profile
+    return kernels, whole, f"{profile.roi_milliseconds:.1f} ms", f"{profile.roi_share:.1%}"
+
+
+def _parity_table(reports: list[PathReport]) -> Table:
+    table = Table(title=f"Outputs of {PLUGIN} compared with")
+    for heading in ("Model", "Exporter", "Compared with"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("Detections", "Matched", "Box px", "Score", "Mask", "Result"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for report in reports:
+        for other, comparison in report.comparisons.items():
+            table.add_row(
+                report.model,
+                report.exporter,
+                other,
+                *_comparison_cells(comparison),
+                end_section=other == list(report.comparisons)[-1],
+            )
+    return table
+
+
+def _comparison_cells(comparison: Comparison) -> tuple[str, ...]:
+    matching, masks = comparison.matching, comparison.masks
+    same_count = comparison.expected == comparison.actual
+    mask_text = "-" if masks is None else f"{masks.largest_difference:.1e}"
+    if masks is not None and masks.rounded_otherwise:
+        mask_text += f" ({masks.rounded_otherwise} a pixel off)"
+    return (
+        str(comparison.actual) if same_count else f"{comparison.expected} / {comparison.actual}",
+        str(len(matching.pairs)),
+        f"{matching.largest_box_difference:.1e}",
+        f"{matching.largest_score_difference:.1e}",
+        mask_text,
+        "[green]same[/]" if comparison.passed else "[bold red]different[/]",
+    )

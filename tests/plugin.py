@@ -1,0 +1,183 @@
+"""Runs one operator of the plugin in an ONNX Runtime session, on any of the devices under test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+ELEMENT_TYPES = {
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+    "float16": np.dtype(np.float16),
+    "bfloat16": BFLOAT16,
+}
+
+_ONNX_TYPES = {
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float64): TensorProto.DOUBLE,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    BFLOAT16: TensorProto.BFLOAT16,
+    np.dtype(np.int64): TensorProto.INT64,
+    np.dtype(np.int32): TensorProto.INT32,
+}
+
+# The operators' inputs and outputs; the type of an output is that of X where None.
+INPUTS = {
+    "RoiAlign": ("X", "rois", "batch_indices"),
+    "RoiPool": ("X", "rois", "batch_indices"),
+    "RoiAlignGrad": ("dY", "X", "rois", "batch_indices"),
+    "RoiPoolGrad": ("dY", "X", "rois", "batch_indices"),
+}
+OUTPUTS: dict[str, dict[str, np.dtype[Any] | None]] = {
+    "RoiAlign": {"Y": None},
+    "RoiPool": {"Y": None, "argmax": np.dtype(np.int64)},
+    "RoiAlignGrad": {"dX": None},
+    "RoiPoolGrad": {"dX": None},
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A library with kernels and the provider that runs them."""
+
+    name: str  # "cpu", "cuda_on_host" or "cuda"
+    library: str
+    provider: str
+
+    @property
+    def fails_on_bad_rois(self) -> bool:
+        """CPU kernels fail on a bad RoI; CUDA kernels answer NaN for it."""
+        return self.name == "cpu"
+
+
+def make_model(
+    operator: str,
+    attributes: Mapping[str, Any],
+    types: Mapping[str, np.dtype[Any]],
+    shapes: Mapping[str, list[int | str | None] | None] | None = None,
+    outputs: int | None = None,
+) -> onnx.ModelProto:
+    """Makes a model of one node. bfloat16 travels as float32, which NumPy and onnxruntime share.
+
+    Args:
+        operator: Name of the operator.
+        attributes: Attributes of the node.
+        types: Element type of each input.
+        shapes: Declared shape of each input; unknown by default.
+        outputs: How many outputs the node has; by default all.
+    """
+    nodes = []
+    graph_inputs = []
+    node_inputs = []
+    for name in INPUTS[operator]:
+        outer = np.dtype(np.float32) if types[name] == BFLOAT16 else types[name]
+        shape = None if shapes is None else shapes.get(name)
+        graph_inputs.append(helper.make_tensor_value_info(name, _ONNX_TYPES[outer], shape))
+        node_inputs.append(name)
+        if types[name] == BFLOAT16:
+            node_inputs[-1] = f"{name}_bfloat16"
+            nodes.append(
+                helper.make_node("Cast", [name], [node_inputs[-1]], to=TensorProto.BFLOAT16)
+            )
+    graph_outputs = []
+    node_outputs = []
+    tail = []
+    for name, fixed_type in list(OUTPUTS[operator].items())[:outputs]:
+        inner = types["X"] if fixed_type is None else fixed_type
+        outer = np.dtype(np.float32) if inner == BFLOAT16 else inner
+        graph_outputs.append(helper.make_tensor_value_info(name, _ONNX_TYPES[outer], None))
+        node_outputs.append(name)
+        if inner == BFLOAT16:
+            node_outputs[-1] = f"{name}_bfloat16"
+            tail.append(helper.make_node("Cast", [node_outputs[-1]], [name], to=TensorProto.FLOAT))
+    node = helper.make_node(
+        operator, node_inputs, node_outputs, name="node", domain="ort_roialign", **attributes
+    )
+    graph = helper.make_graph([*nodes, node, *tail], "graph", graph_inputs, graph_outputs)
+    domains = [helper.make_opsetid("", 18), helper.make_opsetid("ort_roialign", 1)]
+    return helper.make_model(graph, opset_imports=domains, ir_version=9)
+
+
+def make_session(
+    model: onnx.ModelProto, device: Device, threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """Makes a session on exactly the device's provider."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # failures are expected, and reach the test as exceptions
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.register_custom_ops_library(device.library)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=[device.provider]
+    )
+    assert session.get_providers()[0] == device.provider
+    return session
+
+
+def run(
+    device: Device,
+    operator: str,
+    inputs: Mapping[str, np.ndarray[Any, Any]],
+    *,
+    outputs: int | None = None,
+    threads: int | None = None,
+    **attributes: Any,
+) -> list[np.ndarray[Any, Any]]:
+    """Runs one operator, twice; bfloat16 results come back as float32.
+
+    The second run writes into poisoned memory and must give the same bits.
+    """
+    arrays = {name: np.asarray(array) for name, array in inputs.items()}
+    types = {name: array.dtype for name, array in arrays.items()}
+    session = make_session(make_model(operator, attributes, types, outputs=outputs), device, threads)
+    feeds = {
+        name: array.astype(np.float32) if array.dtype == BFLOAT16 else array
+        for name, array in arrays.items()
+    }
+    results: list[np.ndarray[Any, Any]] = session.run(None, feeds)
+    again = _run_into_poisoned_outputs(session, feeds, results)
+    for first, second in zip(results, again, strict=True):
+        np.testing.assert_array_equal(first, second, err_msg="a second run gave other results")
+    return results
+
+
+def _run_into_poisoned_outputs(
+    session: onnxruntime.InferenceSession,
+    feeds: Mapping[str, np.ndarray[Any, Any]],
+    like: list[np.ndarray[Any, Any]],
+) -> list[np.ndarray[Any, Any]]:
+    """Runs into memory that holds NaN (or -77), so that an element left unwritten shows."""
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_cpu_input(name, np.ascontiguousarray(array))
+    poisoned = []
+    for output, array in zip(session.get_outputs(), like, strict=True):
+        poison = np.nan if array.dtype.kind == "f" else -77
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(np.full_like(array, poison))
+        binding.bind_ortvalue_output(output.name, value)
+        poisoned.append(value)
+    session.run_with_iobinding(binding)
+    return [value.numpy() for value in poisoned]
+
+
+def random_rois(
+    rng: np.random.Generator,
+    count: int,
+    *,
+    image_width: float,
+    image_height: float,
+    dtype: Any = np.float32,
+) -> np.ndarray[Any, Any]:
+    """Draws boxes of sides log-uniform from 1 pixel to the image's, some of them partly outside."""
+    centre = rng.uniform(-0.1, 1.1, (count, 2)) * (image_width, image_height)
+    side = np.exp(rng.uniform(0, np.log([image_width, image_height]), (count, 2)))
+    return np.concatenate([centre - side / 2, centre + side / 2], axis=1).astype(dtype)
