@@ -162,11 +162,12 @@ def _run_into_poisoned_outputs(
     poisoned = []
     for output, array in zip(session.get_outputs(), like, strict=True):
         poison = np.nan if array.dtype.kind == "f" else -77
-        value = onnxruntime.OrtValue.ortvalue_from_numpy(np.full_like(array, poison))
+        poisoned.append(np.full_like(array, poison))
+        # The value is a view of the array, which therefore has to outlive it.
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(poisoned[-1])
         binding.bind_ortvalue_output(output.name, value)
-        poisoned.append(value)
     session.run_with_iobinding(binding)
-    return [value.numpy() for value in poisoned]
+    return poisoned
 
 
 def random_rois(
