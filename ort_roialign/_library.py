@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -47,10 +49,7 @@ def get_library_path() -> str:
                 f"{_OVERRIDE} must name the shared library of ort_roialign; got {override}"
             )
         return str(Path(override).resolve())
-    # In an editable install the library lies beside the other installed packages, not beside this
-    # file, and the package's path lists both places.
-    package = importlib.util.find_spec("ort_roialign")
-    places = list(package.submodule_search_locations or []) if package else []
+    places = _package_directories()
     for place in places:
         candidate = Path(place) / _LIBRARY_NAME
         if candidate.is_file():
@@ -59,6 +58,19 @@ def get_library_path() -> str:
         f"{_LIBRARY_NAME} was not found in {', '.join(places)}; install the package with "
         f"`pip install .` from its sources, or set {_OVERRIDE} to the library's path"
     )
+
+
+def _package_directories() -> list[str]:
+    """The package's path, and where it is installed.
+
+    They differ in an editable install, and where Python runs in the directory of the sources.
+    """
+    package = importlib.util.find_spec("ort_roialign")
+    places = list(package.submodule_search_locations or []) if package else []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        installed = importlib.metadata.distribution("ort_roialign").locate_file("ort_roialign")
+        places.append(str(installed))
+    return list(dict.fromkeys(places))
 
 
 def build_info() -> dict[str, Any]:
@@ -101,7 +113,8 @@ def register(session_options: onnxruntime.SessionOptions, domains: Iterable[str]
         domains = (domains,)
     if unknown := sorted(set(domains)):
         raise InvalidArgumentError(
-            f"register: domains must be empty, as this version has no further domains; got {unknown}"
+            "register: domains must be empty, as this version has no further domains; "
+            f"got {unknown}"
         )
     _require_onnxruntime()
     if not _has_entry(session_options, _REGISTERED_KEY):

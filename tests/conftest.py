@@ -1,4 +1,4 @@
-"""Devices under test: the CPU's kernels, the CUDA kernels run on the host, and a GPU where there is one."""
+"""Devices under test: CPU kernels, CUDA kernels run on the host, and a GPU where there is one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ ON_HOST_OVERRIDE = "ORT_ROIALIGN_CUDA_ON_HOST_LIBRARY"
 
 def build_library(directory: Path, target: str, *options: str) -> Path:
     """Builds one target of the project's CMake build and returns the library's path."""
-    cmake = shutil.which("cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    cmake = shutil.which(
+        "cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
     assert cmake, "cmake is missing; install the extra `test`"
     for command in (
         [cmake, "-S", ROOT, "-B", directory, *options],

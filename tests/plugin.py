@@ -138,7 +138,9 @@ def run(
     """
     arrays = {name: np.asarray(array) for name, array in inputs.items()}
     types = {name: array.dtype for name, array in arrays.items()}
-    session = make_session(make_model(operator, attributes, types, outputs=outputs), device, threads)
+    session = make_session(
+        make_model(operator, attributes, types, outputs=outputs), device, threads
+    )
     feeds = {
         name: array.astype(np.float32) if array.dtype == BFLOAT16 else array
         for name, array in arrays.items()
@@ -182,3 +184,39 @@ def random_rois(
     centre = rng.uniform(-0.1, 1.1, (count, 2)) * (image_width, image_height)
     side = np.exp(rng.uniform(0, np.log([image_width, image_height]), (count, 2)))
     return np.concatenate([centre - side / 2, centre + side / 2], axis=1).astype(dtype)
+
+
+def random_inputs(
+    rng: np.random.Generator,
+    x_type: str,
+    *,
+    rois_type: str | None = None,
+    num_images: int = 3,
+    channels: int = 3,
+    height: int = 9,
+    width: int = 13,
+    num_rois: int = 8,
+    spatial_scale: float = 0.25,
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Draws the inputs of a forward operator, with boxes of images in no order.
+
+    Args:
+        rng: Where the numbers come from.
+        x_type: A key of `ELEMENT_TYPES`.
+        rois_type: Likewise; by default `x_type`.
+        num_images: Extent of the feature maps, like the next three.
+        channels: See above.
+        height: In cells.
+        width: In cells.
+        num_rois: Number of boxes.
+        spatial_scale: Cells per pixel, which says how large the image is that the boxes lie in.
+    """
+    box_type = ELEMENT_TYPES[rois_type or x_type]
+    image = {"image_width": width / spatial_scale, "image_height": height / spatial_scale}
+    return {
+        "X": rng.standard_normal((num_images, channels, height, width)).astype(
+            ELEMENT_TYPES[x_type]
+        ),
+        "rois": random_rois(rng, num_rois, dtype=box_type, **image),
+        "batch_indices": rng.integers(0, num_images, num_rois),
+    }

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
+import ort_roialign
 from ort_roialign.cli.exporting import export_detector
 from ort_roialign.cli.models import MASK_RCNN, MOBILENET, Detector, DetectorSpec, build_detector
 from ort_roialign.cli.parity import Comparison, Outputs, compare_outputs
@@ -81,6 +82,7 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
     Raises:
         OrtRoiAlignError: if the demo could not be run: a file, the export or the library.
     """
+    ort_roialign.get_library_path()  # if it is missing, say so before the work, not after
     settings.output.mkdir(parents=True, exist_ok=True)
     if settings.session.threads:
         torch.set_num_threads(settings.session.threads)
@@ -103,7 +105,7 @@ def _run_model(
     key: str, settings: DemoSettings, steps: _Steps
 ) -> tuple[list[PathReport], list[Path]]:
     spec, weights = SPECS[key], settings.weights.get(key)
-    image = load_photograph(settings.image, fit=weights is None)
+    image = load_photograph(settings.image, sides=spec.exact_sides if weights is None else None)
     with steps.step(f"{spec.name}: build with {'given' if weights else 'random'} weights"):
         detector = build_detector(spec, weights, image)
     with steps.step(f"{spec.name}: run in PyTorch"):
@@ -126,7 +128,7 @@ def _run_model(
             eager,
         )
         comparisons = _compare(detector, plugin, {EAGER: expected, BUILT_IN: built_in.outputs})
-        reports.append(PathReport(spec.name, exporter, weights is None, timings, comparisons))
+        reports.append(PathReport(spec.title, exporter, weights is None, timings, comparisons))
     picture = settings.output / f"{spec.name}.png"
     with steps.step(f"{spec.name}: draw the picture"):
         names = COCO_CLASSES if weights is not None else None

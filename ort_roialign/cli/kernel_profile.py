@@ -35,7 +35,7 @@ class KernelUse:
         operator: the operator's name within the domain.
         provider: the execution provider that ran it.
         nodes: how many nodes of the graph.
-        milliseconds: the time of all of them together, in one run.
+        milliseconds: the time of all of them together, in the last run.
     """
 
     domain: str
@@ -51,12 +51,15 @@ class KernelUse:
 
     def __str__(self) -> str:
         provider = self.provider.removesuffix("ExecutionProvider")
-        return f"{self.nodes} x {self.domain}::{self.operator} on {provider}"
+        return f"{self.nodes} x {self.domain}::{self.operator} ({provider})"
 
 
 @dataclass(frozen=True)
 class KernelProfile:
-    """The RoI operators and operators of the plugin that ran, and the time of the whole run."""
+    """The RoI operators and operators of the plugin that ran, and the time of the whole run.
+
+    Kernels and times are those of the last run, since the first one also allocates memory.
+    """
 
     kernels: tuple[KernelUse, ...]
     run_milliseconds: float
@@ -87,16 +90,16 @@ def read_kernel_profile(profile: Path, optimized_model: Path) -> KernelProfile:
     Raises:
         OrtRoiAlignError: if a node that ran cannot be told by its name.
     """
-    # The plain format is a list; onnxruntime may leave it unclosed if the process was cut off.
     events: list[dict[str, Any]] = json.loads(profile.read_text(encoding="utf-8"))
     model = onnx.load(str(optimized_model), load_external_data=False)
     domains = _domains_by_node(model.graph)
-    runs = [event["dur"] for event in events if event.get("name") == "model_run"]
+    runs = [event for event in events if event.get("name") == "model_run"]
     if not runs:
         raise OrtRoiAlignError(f"the onnxruntime profile {profile.name} holds no run")
+    last_run = max(runs, key=lambda event: float(event["ts"]))
     nodes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     microseconds: dict[tuple[str, str, str], float] = defaultdict(float)
-    for name, operator, provider, duration in _kernel_events(events):
+    for name, operator, provider, duration in _kernel_events(events, since=last_run["ts"]):
         if (name, operator) not in domains:
             if ROI_OPERATOR_MARK not in operator.lower():
                 continue
@@ -106,18 +109,20 @@ def read_kernel_profile(profile: Path, optimized_model: Path) -> KernelProfile:
             nodes[domain, operator, provider].add(name)
             microseconds[domain, operator, provider] += duration
     kernels = tuple(
-        KernelUse(*key, nodes=len(names), milliseconds=microseconds[key] / len(runs) / 1000)
+        KernelUse(*key, nodes=len(names), milliseconds=microseconds[key] / 1000)
         for key, names in sorted(nodes.items())
     )
-    return KernelProfile(kernels, sum(runs) / len(runs) / 1000)
+    return KernelProfile(kernels, last_run["dur"] / 1000)
 
 
-def _kernel_events(events: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, float]]:
-    """Yield (node name, operator, provider, microseconds) of each kernel call."""
+def _kernel_events(
+    events: list[dict[str, Any]], *, since: float
+) -> Iterator[tuple[str, str, str, float]]:
+    """Yield (node name, operator, provider, microseconds) of each kernel call from a time on."""
     suffix = "_kernel_time"
     for event in events:
         name = str(event.get("name", ""))
-        if event.get("cat") == "Node" and name.endswith(suffix):
+        if event.get("cat") == "Node" and name.endswith(suffix) and event["ts"] >= since:
             arguments = event["args"]
             yield (
                 name.removesuffix(suffix),

@@ -26,15 +26,21 @@ class DetectorSpec:
 
     Attributes:
         name: the name of torchvision's function that builds it.
+        title: its name in the tables.
         build: that function.
         has_masks: whether it returns masks.
         exporters: the exporters that can export it: "torchscript", "dynamo".
+        exact_sides: short and long side of a photograph, in pixels, that the detector resizes
+            by a power of two. PyTorch and onnxruntime resize any other a little differently, and
+            random weights, unlike trained ones, enlarge that a hundredfold.
     """
 
     name: str
+    title: str
     build: Callable[..., nn.Module]
     has_masks: bool
     exporters: tuple[str, ...]
+    exact_sides: tuple[int, int]
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -44,16 +50,20 @@ class DetectorSpec:
 
 MASK_RCNN = DetectorSpec(
     name="maskrcnn_resnet50_fpn",
+    title="Mask R-CNN",
     build=detection.maskrcnn_resnet50_fpn,
     has_masks=True,
     # torchvision pastes masks in a Python loop over the detections, which torch.export refuses.
     exporters=("torchscript",),
+    exact_sides=(400, 600),
 )
 MOBILENET = DetectorSpec(
     name="fasterrcnn_mobilenet_v3_large_320_fpn",
+    title="Faster R-CNN",
     build=detection.fasterrcnn_mobilenet_v3_large_320_fpn,
     has_masks=False,
     exporters=("torchscript", "dynamo"),
+    exact_sides=(640, 960),
 )
 
 

@@ -15,20 +15,15 @@ from ort_roialign.errors import OrtRoiAlignError
 SAMPLE_NAME = "china.jpg"
 # The detectors scale a larger image down to this before anything else.
 LONGEST_SIDE = 1333
-# The short side of 400 pixels makes the detectors' own resizing exact: they take every 1/2 pixel
-# (to 800) or every 5/4 pixel (to 320), and both are float32 numbers. Any other size is resized a
-# little differently by PyTorch and by onnxruntime, which random weights, unlike trained ones,
-# enlarge a hundredfold.
-FITTED_SIDES = (400, 600)
 
 
-def load_photograph(path: Path | None, *, fit: bool) -> torch.Tensor:
+def load_photograph(path: Path | None, *, sides: tuple[int, int] | None) -> torch.Tensor:
     """Load a photograph as a detector takes it.
 
     Args:
         path: an image file; None takes scikit-learn's photograph `china.jpg`.
-        fit: whether to scale and crop it to 400 x 600 pixels, which random weights need; else it
-            is only scaled down where it is larger than the detectors' own limit.
+        sides: the short and the long side to scale and crop it to, in pixels; None only scales it
+            down where it is larger than the detectors' own limit.
 
     Returns:
         [3, height, width], float32, RGB, 0 to 1.
@@ -37,8 +32,8 @@ def load_photograph(path: Path | None, *, fit: bool) -> torch.Tensor:
         OrtRoiAlignError: if the file cannot be read as an image.
     """
     image = Image.fromarray(load_sample_image(SAMPLE_NAME)) if path is None else _read(path)
-    if fit:
-        short, long = FITTED_SIDES
+    if sides is not None:
+        short, long = sides
         landscape = image.width >= image.height
         image = ImageOps.fit(image, (long, short) if landscape else (short, long))
     elif max(image.size) > LONGEST_SIDE:

@@ -47,7 +47,16 @@ def save_picture(
             for row in best
         ]
         boxes = torch.from_numpy(outputs["boxes"][best])
-        canvas = draw_bounding_boxes(canvas, boxes, labels=texts, colors=colours, width=2)
+        canvas = draw_bounding_boxes(
+            canvas,
+            boxes,
+            labels=texts,
+            colors=colours,
+            width=2,
+            label_colors="black",
+            label_background_colors=colours,
+            fill_labels=True,
+        )
     Image.fromarray(canvas.permute(1, 2, 0).numpy()).save(path)
 
 

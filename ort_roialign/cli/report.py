@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 from rich.console import Console
@@ -11,8 +13,8 @@ from rich.table import Table
 from ort_roialign.cli.kernel_profile import PLUGIN_DOMAIN, STANDARD_DOMAIN, KernelProfile
 from ort_roialign.cli.parity import Comparison
 
-PLUGIN = "onnxruntime + plugin"
-BUILT_IN = "onnxruntime alone"
+PLUGIN = "plugin"
+BUILT_IN = "onnxruntime"
 EAGER = "PyTorch"
 # A comparison of fewer random detections than this would show nothing.
 LEAST_RANDOM_DETECTIONS = 20
@@ -101,21 +103,25 @@ def print_report(console: Console, reports: list[PathReport], files: list[Path])
 
 
 def _speed_table(reports: list[PathReport]) -> Table:
-    table = Table(title="What ran (kernels as in onnxruntime's profile; times of a run)")
-    for heading in ("Model", "Exporter", "Run by", "RoI kernels that ran"):
+    table = Table(title="What ran, by onnxruntime's profile; time of a run, and of its RoI kernels")
+    for heading in ("Model", "Run by", "Kernels that ran"):
         table.add_column(heading, overflow="fold")
-    for heading in ("Whole", "RoI kernels", "Share"):
+    for heading in ("Whole", "RoI", "Share"):
         table.add_column(heading, justify="right", no_wrap=True)
     for report in reports:
-        for timing in report.timings:
+        for name, timing in zip(_name_cells(report), report.timings, strict=False):
             table.add_row(
-                report.model,
-                report.exporter,
+                name,
                 timing.way,
                 *_kernel_cells(timing),
                 end_section=timing is report.timings[-1],
             )
     return table
+
+
+def _name_cells(report: PathReport) -> Iterator[str]:
+    """Yield the first cell of each row of one model: its name, the exporter, then nothing."""
+    return chain((report.model, report.exporter), repeat(""))
 
 
 def _kernel_cells(timing: Timing) -> tuple[str, str, str, str]:
@@ -132,16 +138,16 @@ def _kernel_cells(timing: Timing) -> tuple[str, str, str, str]:
 
 
 def _parity_table(reports: list[PathReport]) -> Table:
-    table = Table(title=f"Outputs of {PLUGIN} compared with")
-    for heading in ("Model", "Exporter", "Compared with"):
+    table = Table(title=f"Outputs of the {PLUGIN} compared, with the largest differences")
+    for heading in ("Model", "Compared with"):
         table.add_column(heading, overflow="fold")
     for heading in ("Detections", "Matched", "Box px", "Score", "Mask", "Result"):
         table.add_column(heading, justify="right", no_wrap=True)
     for report in reports:
-        for other, comparison in report.comparisons.items():
+        rows = zip(_name_cells(report), report.comparisons.items(), strict=False)
+        for name, (other, comparison) in rows:
             table.add_row(
-                report.model,
-                report.exporter,
+                name,
                 other,
                 *_comparison_cells(comparison),
                 end_section=other == list(report.comparisons)[-1],

@@ -19,8 +19,11 @@ from ort_roialign.cli.kernel_profile import KernelProfile, read_kernel_profile
 from ort_roialign.errors import OrtRoiAlignError
 
 LOG_ERRORS_ONLY = 3
-# Enough for a median; Mask R-CNN takes seconds a run.
-TIMED_RUNS = 3
+# The first one allocates memory, the second one is looked at.
+PROFILED_RUNS = 2
+# As many runs as give a steady median, but no more than fit into the time: Mask R-CNN takes seconds.
+MOST_TIMED_RUNS = 9
+LONGEST_TIMING_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def run_session(
             )
             feed = {session.get_inputs()[0].name: image}
             names = [output.name for output in session.get_outputs()]
-            values = session.run(names, feed)  # profiled
+            for _ in range(PROFILED_RUNS):
+                values = session.run(names, feed)
             profile = read_kernel_profile(Path(session.end_profiling()), optimized_model)
             seconds = median_seconds(lambda: session.run(names, feed))
         except OrtRoiAlignError:
@@ -100,10 +104,10 @@ def run_session(
     return SessionResult(dict(zip(names, values, strict=True)), seconds, profile)
 
 
-def median_seconds(call: Callable[[], object], runs: int = TIMED_RUNS) -> float:
-    """Return the median time of `runs` calls, in seconds."""
-    times = []
-    for _ in range(runs):
+def median_seconds(call: Callable[[], object]) -> float:
+    """Return the median time of a few calls, in seconds."""
+    times: list[float] = []
+    while len(times) < MOST_TIMED_RUNS and sum(times) < LONGEST_TIMING_SECONDS:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)

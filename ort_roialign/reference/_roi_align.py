@@ -290,12 +290,8 @@ def _interpolate(
 
 def _mix(low: Float64Array, high: Float64Array, samples: BinSamples, axis: int) -> Float64Array:
     fraction = np.expand_dims(samples.fraction, [other for other in range(3) if other != axis])
-    only_one_cell = np.expand_dims(
-        samples.low == samples.high, [other for other in range(3) if other != axis]
-    )
     with np.errstate(invalid="ignore"):
-        # A sample past the last centre is the last cell itself, infinity included.
-        return np.where(only_one_cell, low, (1 - fraction) * low + fraction * high)
+        return (1 - fraction) * low + fraction * high
 
 
 def _scatter_maximum(

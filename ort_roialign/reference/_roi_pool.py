@@ -26,8 +26,9 @@ from ort_roialign.reference._inputs import (
     check_spatial_scale,
 )
 
-# A rounded edge is kept this small, so that an int64 holds the sums of a few of them.
-MAX_EDGE_CELLS = 2**60
+# A box edge further out than this counts as being here: the limit is exact in float32, and int64
+# holds every sum of edges.
+MAX_EDGE_CELLS = 2**31
 
 
 def roi_pool(

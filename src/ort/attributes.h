@@ -69,6 +69,11 @@ class NodeAttributes : public AttributeReader {
     if (const auto value = find_integer(name)) given = text("the integer ", *value);
     if (const auto value = find_real(name)) given = text("the float ", *value);
     if (const auto value = find_string(name)) given = text("the string \"", *value, "\"");
+    size_t size = 0;
+    if (succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size)) ||
+        succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &size))) {
+      given = text("a list of ", size, " numbers");
+    }
     if (!given.empty()) throw InvalidArgument(text(op_, ": attribute ", name, " must be ", required, "; got ", given));
   }
 

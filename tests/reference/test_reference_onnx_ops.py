@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ort_roialign import reference
 from ort_roialign.errors import InvalidArgumentError, MissingDependencyError
-from ort_roialign.reference.onnx_ops import ONNX_OPS, RoiReferenceEvaluator
+from ort_roialign.reference.onnx_ops import ONNX_OPS, RoiPool, RoiReferenceEvaluator
 
 DOMAIN = "ort_roialign"
 OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
@@ -101,12 +101,21 @@ def test_roi_pool_and_gradient(dtype, attributes):
     assert_array_equal(dx, reference.roi_pool_grad(*feeds.values(), **attributes).astype(dtype))
 
 
+def instance_of(op, node):
+    return op(node, {"log": lambda *_: None, "opsets": {DOMAIN: 1}, "new_ops": None})
+
+
+def test_roi_pool_returns_the_outputs_that_its_node_names():
+    for outputs in (["Y"], ["Y", "argmax"]):
+        node = helper.make_node("RoiPool", FORWARD_INPUTS, outputs, domain=DOMAIN)
+        assert len(instance_of(RoiPool, node).run(*feeds_of().values())) == len(outputs)
+
+
 @pytest.mark.parametrize("op", ONNX_OPS)
 def test_operators_take_no_defaults_from_onnx_schemas(op):
     assert op.op_domain == DOMAIN
     node = helper.make_node(op.__name__, FORWARD_INPUTS, ["Y"], domain=DOMAIN)
-    instance = op(node, {"log": print, "opsets": {DOMAIN: 1}, "new_ops": None})
-    assert instance.attributes_names_ == set()
+    assert instance_of(op, node).attributes_names_ == set()
 
 
 def test_errors_keep_their_type_and_text():

@@ -29,7 +29,6 @@ _ATTRIBUTES = (
 # X and rois may differ in type (half-precision maps with float32 boxes): everything is computed in
 # the type of rois. Constants are written in float32 and take that type by CastLike.
 _GEOMETRY = """
-  X_wide = CastLike(X, rois)
   spatial_scale_f32 = Constant<value_float: float = @spatial_scale>()
   spatial_scale = CastLike(spatial_scale_f32, rois)
   output_height = Constant<value_int: int = @output_height>()
@@ -56,6 +55,7 @@ _GEOMETRY = """
 # negative count. Moving the far corner onto the near one gives the same result without samples.
 # A fixed grid must keep negative sides: it gives the mirrored crop.
 _BUILTIN_AVERAGE = """
+  X_builtin = CastLike(X, rois)
   not_before = Max(top_left_image, bottom_right_image)
   ordered = Concat<axis = 1>(top_left_image, not_before)
   builtin_rois = Where(adaptive, ordered, rois)
@@ -63,7 +63,7 @@ _BUILTIN_AVERAGE = """
     mode = "avg", output_height: int = @output_height, output_width: int = @output_width,
     sampling_ratio: int = @sampling_ratio, spatial_scale: float = @spatial_scale,
     coordinate_transformation_mode: string = @coordinate_transformation_mode
-  >(X_wide, builtin_rois, batch_indices)
+  >(X_builtin, builtin_rois, batch_indices)
 """
 
 # All RoIs at once. grid >= 1 even where the operator has an empty grid, so that no later step
@@ -101,20 +101,20 @@ _SAMPLING_GRIDS = """
   num_cells_1 = Reshape(num_cells, axis_1)
   num_channels_1 = Reshape(num_channels, axis_1)
   cells_shape = Concat<axis = 0>(num_cells_1, num_channels_1)
-  X_channels_last = Transpose<perm = [0, 2, 3, 1]>(X_wide)
+  X_sampled = CastLike(X, rois)
+  X_channels_last = Transpose<perm = [0, 2, 3, 1]>(X_sampled)
   cells = Reshape<allowzero = 1>(X_channels_last, cells_shape)        # [N*H*W, C]
   image_start = Mul(batch_indices, cells_per_image)                   # [R]
-  width_f = CastLike(width, rois)
-  height_f = CastLike(height, rois)
 """
 
-# The samples of one RoI along one axis; AXIS is x or y, AT its column in [R, A], BINS and SIZE its
+# The samples of one RoI along one axis; AXIS is x or y, COLUMN its column in [R, A], BINS and SIZE its
 # numbers of bins and of cells.
 _AXIS_SAMPLES = """
-    AT_AXIS = Constant<value_int = COLUMN>()
-    grid_AXIS = Gather(grid_r, AT_AXIS)
-    start_AXIS = Gather(start_r, AT_AXIS)
-    bin_size_AXIS = Gather(bin_size_r, AT_AXIS)
+    SIZE_f = CastLike(SIZE, rois)
+    at_AXIS = Constant<value_int = COLUMN>()
+    grid_AXIS = Gather(grid_r, at_AXIS)
+    start_AXIS = Gather(start_r, at_AXIS)
+    bin_size_AXIS = Gather(bin_size_r, at_AXIS)
     num_samples_AXIS = Mul(BINS, grid_AXIS)
     sample_AXIS = Range(zero, num_samples_AXIS, one)                  # [S]
     bin_AXIS = Div(sample_AXIS, grid_AXIS)

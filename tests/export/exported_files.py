@@ -1,0 +1,73 @@
+"""What every exported file must fulfil, and the inputs the export tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+ROI_ALIGN_ATTRIBUTES = {
+    "mode",
+    "output_height",
+    "output_width",
+    "sampling_ratio",
+    "spatial_scale",
+    "coordinate_transformation_mode",
+}
+ROI_POOL_ATTRIBUTES = {"output_height", "output_width", "spatial_scale"}
+_REQUIRED = {"RoiAlign": ROI_ALIGN_ATTRIBUTES, "RoiPool": ROI_POOL_ATTRIBUTES}
+
+
+def roi_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.domain == "ort_roialign"]
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, object]:
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return {name: v.decode() if isinstance(v, bytes) else v for name, v in values.items()}
+
+
+def checked_model(path: Path, *, opset: int, nodes: int, fallback: bool = True) -> onnx.ModelProto:
+    """Load an exported file and check what holds for all of them."""
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    assert {e.domain: e.version for e in model.opset_import} == {"": opset, "ort_roialign": 1}
+    found = roi_nodes(model)
+    assert len(found) == nodes
+    for node in found:
+        assert set(attributes(node)) == _REQUIRED[node.op_type]
+    # No RoI operator of the standard domain may be left beside ours.
+    standard = {node.op_type for node in model.graph.node if node.domain == ""}
+    assert not standard & {"RoiAlign", "MaxRoiPool"}
+    functions = {(f.domain, f.name) for f in model.functions}
+    assert functions == ({("ort_roialign", node.op_type) for node in found} if fallback else set())
+    _assert_topological(model.graph)
+    return model
+
+
+def _assert_topological(graph: onnx.GraphProto) -> None:
+    known = {"", *(i.name for i in graph.input), *(i.name for i in graph.initializer)}
+    for node in graph.node:
+        assert set(node.input) <= known, f"{node.name} comes before its inputs"
+        known |= set(node.output)
+
+
+def random_maps(rng: np.random.Generator, *shape: int) -> torch.Tensor:
+    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+
+def random_boxes(rng: np.random.Generator, count: int, height: int, width: int) -> torch.Tensor:
+    """Return boxes [count, 4] in pixels, partly outside an image, with positive sides."""
+    corner = rng.uniform(-0.2, 0.8, (count, 2)) * (width, height)
+    size = rng.uniform(0.05, 0.6, (count, 2)) * (width, height)
+    return torch.from_numpy(np.concatenate([corner, corner + size], 1).astype(np.float32))
+
+
+def random_rois(
+    rng: np.random.Generator, count: int, images: int, height: int, width: int
+) -> torch.Tensor:
+    """Return torchvision's rois [count, 5], the image first."""
+    batch = torch.from_numpy(rng.integers(0, images, (count, 1)).astype(np.float32))
+    return torch.cat([batch, random_boxes(rng, count, height, width)], 1)

@@ -1,0 +1,45 @@
+"""The two ways an exported file runs: on the plugin's kernels, and without the plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+import ort_roialign
+
+Array = npt.NDArray[Any]
+
+
+class Run(Protocol):
+    """Runs a model on inputs in the graph's order; returns outputs by name."""
+
+    def __call__(self, model: Path | onnx.ModelProto, *inputs: Array) -> dict[str, Array]: ...
+
+
+def run_session(session: onnxruntime.InferenceSession, *inputs: Array) -> dict[str, Array]:
+    feeds = {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)}
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, feeds), strict=True))
+
+
+def run_on_kernels(model: Path | onnx.ModelProto, *inputs: Array) -> dict[str, Array]:
+    """Run on the plugin; without the functions, nothing but the kernels can have run."""
+    proto = onnx.load(model) if isinstance(model, Path) else model
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    del bare.functions[:]
+    providers = ["CPUExecutionProvider"]
+    return run_session(ort_roialign.InferenceSession(bare, providers), *inputs)
+
+
+def run_without_plugin(model: Path | onnx.ModelProto, *inputs: Array) -> dict[str, Array]:
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    providers = ["CPUExecutionProvider"]
+    return run_session(onnxruntime.InferenceSession(source, providers=providers), *inputs)
+
+
+RUNS: dict[str, Run] = {"kernels": run_on_kernels, "without_plugin": run_without_plugin}
