@@ -41,3 +41,11 @@ GRADIENT = {
 # ONNX publishes RoiAlign's inputs and outputs with four decimals, the outputs being those of the
 # inputs before rounding: half a unit of the last decimal for either, and float32 rounding on top.
 PRINTED_4_DECIMALS = Tolerance(0.0, 1.01e-4)
+
+# An exported detector computes an image's scale factor in float32, eager PyTorch in float64: the
+# sampling position of a pixel a few hundred cells from the origin moves by up to about 1e-4 cells.
+RESIZED_IMAGE = Tolerance(1e-3, 1e-3)
+
+# A central difference in float64 with the step 2^-14 around a loss of order 10: rounding, 10 * 2^-53,
+# divided by the step.
+FINITE_DIFFERENCE = Tolerance(1e-9, 1e-9)

@@ -21,7 +21,7 @@ from ort_roialign.errors import OrtRoiAlignError
 LOG_ERRORS_ONLY = 3
 # The first one allocates memory, the second one is looked at.
 PROFILED_RUNS = 2
-# As many runs as give a steady median, but no more than fit into the time: Mask R-CNN takes seconds.
+# As many runs as give a steady median, but no more than fit: Mask R-CNN takes seconds a run.
 MOST_TIMED_RUNS = 9
 LONGEST_TIMING_SECONDS = 8.0
 

@@ -55,7 +55,8 @@ def fallback_function(name: str, opset_version: int = 18) -> onnx.FunctionProto:
 def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
     """Add to a model the function of each of this package's operators that it uses, in place.
 
-    Operators whose function the model already holds, or that have no function, are left alone.
+    Operators whose function the model already holds, or that have no function, are left alone. A
+    node that leaves out an optional output gets an empty name for it.
     Functions have to be added after all optimisation: optimisers inline them.
 
     Args:
@@ -69,16 +70,27 @@ def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     present = {function.name for function in model.functions if function.domain == DOMAIN}
     bodies = [model.graph.node, *(function.node for function in model.functions)]
-    used = {node.op_type for body in bodies for node in _all_nodes(body) if node.domain == DOMAIN}
-    missing = sorted((used - present) & FUNCTIONS.keys())
+    used = [node for body in bodies for node in _all_nodes(body) if node.domain == DOMAIN]
+    missing = sorted(({node.op_type for node in used} - present) & FUNCTIONS.keys())
     if not missing:
         return model
     opset = _default_opset(model)
-    functions = [fallback_function(name, opset) for name in missing]
-    model.functions.extend(functions)
+    functions = {name: fallback_function(name, opset) for name in missing}
+    model.functions.extend(functions.values())
+    for node in used:
+        if node.op_type in functions:
+            _write_out_omitted_outputs(node, functions[node.op_type])
     model.ir_version = max(model.ir_version, _LOWEST_IR_VERSION)
     ensure_domain_import(model)
     return model
+
+
+def _write_out_omitted_outputs(node: onnx.NodeProto, function: onnx.FunctionProto) -> None:
+    """Give a node an empty name for each optional output it leaves out.
+
+    It means the same, but onnxruntime rejects a function with more outputs than its node lists.
+    """
+    node.output.extend([""] * (len(function.output) - len(node.output)))
 
 
 def _default_opset(model: onnx.ModelProto) -> int:

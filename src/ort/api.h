@@ -5,6 +5,8 @@
 
 #include <onnxruntime_c_api.h>
 
+#include <cstdio>
+#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -62,16 +64,12 @@ struct NegotiatedApi {
   uint32_t version;
 };
 
-// `minor_version` is what follows the first dot in the runtime's version; -1 where the text has another form.
-inline int minor_version(const std::string& version) {
-  const size_t dot = version.find('.');
-  if (dot == std::string::npos || version.compare(0, dot, "1") != 0) return -1;
+// The newest API version that a runtime of this version has, which for 1.x is x; -1 where the text has another form.
+inline int api_version_of(const std::string& version) {
+  int major = 0;
   int minor = 0;
-  size_t digits = 0;
-  for (size_t at = dot + 1; at < version.size() && version[at] >= '0' && version[at] <= '9'; ++at, ++digits) {
-    minor = minor * 10 + (version[at] - '0');
-  }
-  return digits > 0 ? minor : -1;
+  if (std::sscanf(version.c_str(), "%d.%d", &major, &minor) != 2) return -1;
+  return major > 1 ? std::numeric_limits<int>::max() : minor;
 }
 
 }  // namespace ort_roialign

@@ -72,7 +72,7 @@ class NodeAttributes : public AttributeReader {
     size_t size = 0;
     if (succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size)) ||
         succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &size))) {
-      given = text("a list of ", size, " numbers");
+      given = "a list";
     }
     if (!given.empty()) throw InvalidArgument(text(op_, ": attribute ", name, " must be ", required, "; got ", given));
   }

@@ -81,14 +81,14 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL
 RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* api_base) {
   using namespace ort_roialign;
   const std::string version = api_base->GetVersionString();
-  const int minor = minor_version(version);
-  if (minor < static_cast<int>(kOldestApiVersion)) {
+  const int newest = api_version_of(version);
+  if (newest < static_cast<int>(kOldestApiVersion)) {
     const OrtApi* oldest = api_base->GetApi(1);  // every runtime knows it, and its CreateStatus
     return oldest->CreateStatus(
         ORT_NOT_IMPLEMENTED,
         text("ort_roialign: ONNX Runtime 1.", kOldestApiVersion, " or newer is required; got ", version).c_str());
   }
-  const uint32_t api_version = std::min<uint32_t>(minor, ORT_API_VERSION);
+  const uint32_t api_version = std::min<uint32_t>(newest, ORT_API_VERSION);
   const NegotiatedApi runtime{api_base->GetApi(api_version), api_version};
   return guarded(*runtime.api, [&] {
     if (has_entry(*runtime.api, options, kRegisteredKey)) return;

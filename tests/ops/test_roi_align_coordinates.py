@@ -1,10 +1,11 @@
 """RoiAlign puts every sample exactly where torchvision puts it, to the last bit of its coordinate.
 
-Interpolation is continuous, so that a sample moved by one rounding error hardly changes a value. Two
-kinds of maps make it visible. Where each channel has a NaN in one cell of its own, the channels that
-are NaN say which cells a bin touched: a sample on a cell's centre that moves down by one bit touches
-the cell before. Where each channel has a one in one cell, the channels are the cells' weights, and
-these are the bits of the coordinate's fraction. Contraction to fused multiply-add changes both.
+Interpolation is continuous, so a sample moved by one rounding error hardly changes a value. Two
+kinds of maps make it visible. Where each channel has a NaN in one cell of its own, the channels
+that are NaN say which cells a bin touched: a sample on a cell's centre that moves down by one bit
+touches the cell before. Where each channel has a one in one cell, the channels are the cells'
+weights, and these are the bits of the coordinate's fraction. Contraction to fused multiply-add
+changes both.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def test_touched_cells(device, rng, axis, transformation, mode, sampling_ratio, 
         coordinate_transformation_mode=transformation,
     )
     assert 0.01 < np.isnan(theirs).mean() < 0.2
-    assert_array_equal(np.isnan(ours), np.isnan(theirs))
+    # For a sample outside the map, torchvision reads cell 0 with the weight 0.
+    assert_array_equal(np.isnan(ours[:, 1:]), np.isnan(theirs[:, 1:]))
+    assert not (np.isnan(ours) & ~np.isnan(theirs)).any()
 
 
 @pytest.mark.parametrize("axis", ["x", "y"])

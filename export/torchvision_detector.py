@@ -1,0 +1,53 @@
+"""Exports one of torchvision's detectors to ONNX for images of any size, and runs it once.
+
+    python export/torchvision_detector.py fasterrcnn_resnet50_fpn detector.onnx --weights FILE
+
+Without weights the detector is random: the file is right, its detections mean nothing.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torchvision
+import typer
+
+import ort_roialign
+from ort_roialign import onnx_export
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="a function of torchvision.models.detection")],
+    path: Annotated[Path, typer.Argument(help="the ONNX file to write")],
+    weights: Annotated[
+        Path | None, typer.Option(help="a state dict, as torch.save wrote it")
+    ] = None,
+    opset: int = 18,
+) -> None:
+    detector = torchvision.models.get_model(name, weights=None, weights_backbone=None).eval()
+    if weights is not None:
+        detector.load_state_dict(torch.load(weights, weights_only=True))
+
+    # The TorchScript exporter takes every detector of torchvision, also those with masks.
+    image = torch.rand(3, 480, 640)
+    onnx_export.export(
+        detector,
+        ([image],),
+        path,
+        dynamo=False,
+        opset_version=opset,
+        input_names=["image"],
+        output_names=list(detector([image])[0]),
+        dynamic_axes={"image": {1: "height", 2: "width"}},
+    )
+
+    session = ort_roialign.InferenceSession(path)
+    other_size = torch.rand(3, 320, 400).numpy()
+    for output, array in zip(
+        session.get_outputs(), session.run(None, {"image": other_size}), strict=True
+    ):
+        print(f"{output.name}: {array.dtype} {list(array.shape)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

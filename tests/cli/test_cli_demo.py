@@ -1,0 +1,216 @@
+"""`ort-roialign demo` runs a whole detector, and fails when a result or a kernel is not as said."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import ort_roialign
+from ort_roialign.cli import demo
+from ort_roialign.cli.app import app
+from ort_roialign.cli.models import MOBILENET, build_detector
+from ort_roialign.cli.photograph import load_photograph
+
+# Wide enough that no cell is folded.
+WIDE = {"COLUMNS": "250"}
+MODEL = "fasterrcnn_mobilenet_v3_large_320_fpn_torchscript.onnx"
+PICTURE = "fasterrcnn_mobilenet_v3_large_320_fpn.png"
+# The dynamo exporter takes most of a minute for this model; its results are checked elsewhere.
+TORCHSCRIPT_ONLY = dataclasses.replace(MOBILENET, exporters=("torchscript",))
+
+
+def invoke(output, *arguments):
+    return CliRunner().invoke(
+        app, ["demo", "--models", "mobilenet", "--output", str(output), *arguments], env=WIDE
+    )
+
+
+def rows_of(text, first_cells):
+    """Return the cells of the table rows that begin with one of `first_cells`."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
+    return [row for row in rows if row and row[0] in first_cells]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """One run of the demo: its result, its directory and what each session returned."""
+    folder = tmp_path_factory.mktemp("demo")
+    sessions = {}
+    real_run_session = demo.run_session
+
+    def recording_run_session(*arguments, plugin):
+        sessions[plugin] = real_run_session(*arguments, plugin=plugin)
+        return sessions[plugin]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(demo.SPECS, "mobilenet", TORCHSCRIPT_ONLY)
+        monkeypatch.setattr(demo, "run_session", recording_run_session)
+        result = invoke(folder)
+    return result, folder, sessions
+
+
+@pytest.fixture
+def replayed(monkeypatch, finished_run):
+    """Let the demo take the recorded results for its sessions; they may be changed before."""
+    sessions = dict(finished_run[2])
+    monkeypatch.setitem(demo.SPECS, "mobilenet", TORCHSCRIPT_ONLY)
+    monkeypatch.setattr(demo, "export_detector", lambda *_, **__: None)
+    monkeypatch.setattr(demo, "run_session", lambda *_, plugin: sessions[plugin])
+    return sessions
+
+
+def test_the_demo_passes_and_writes_model_and_picture(finished_run):
+    result, folder, _ = finished_run
+    assert result.exit_code == 0, result.output
+    assert "PASSED" in result.output
+    assert "FAILED" not in result.output
+    assert sorted(path.name for path in folder.iterdir()) == [PICTURE, MODEL]
+    model = onnx.load(folder / MODEL)
+    assert {n.op_type for n in model.graph.node if n.domain == "ort_roialign"} == {"RoiAlign"}
+    photograph = load_photograph(None, sides=MOBILENET.exact_sides)
+    with Image.open(folder / PICTURE) as picture:
+        assert picture.size == (960, 640)
+        drawn = np.asarray(picture).transpose(2, 0, 1) != (photograph * 255).numpy().round()
+    assert 0.001 < drawn.any(axis=0).mean() < 0.5
+
+
+def test_the_tables_show_kernels_times_and_differences(finished_run):
+    result, _, sessions = finished_run
+    ran = rows_of(result.output, ("Faster R-CNN", "torchscript", ""))
+    assert ran[0][:3] == ["Faster R-CNN", "plugin", "2 x ort_roialign::RoiAlign (CPU)"]
+    assert ran[1][:3] == ["torchscript", "onnxruntime", "2 x ai.onnx::RoiAlign (CPU)"]
+    assert ran[2][:3] == ["", "PyTorch", "-"]
+    assert ran[0][3] == f"{sessions[True].seconds * 1000:.0f} ms"
+    assert ran[0][4] == f"{sessions[True].profile.roi_milliseconds:.1f} ms"
+    assert 0 < sessions[True].profile.roi_share < 1
+    assert ran[3][:4] == ["Faster R-CNN", "PyTorch", "100", "100"]
+    assert ran[4][:4] == ["torchscript", "onnxruntime", "100", "100"]
+    assert [row[-1] for row in ran[3:]] == ["same", "same"]
+    assert "Weights are random: boxes, labels and masks mean nothing." in result.output
+
+
+def test_the_random_detections_are_worth_comparing(finished_run):
+    outputs = finished_run[2][True].outputs
+    sides = outputs["boxes"][:, 2:] - outputs["boxes"][:, :2]
+    assert len(outputs["scores"]) == 100
+    assert len(set(outputs["labels"])) >= 10
+    assert len(set(outputs["scores"])) >= 95
+    assert np.ptp(outputs["scores"]) > 0.3
+    assert sides.min() > 1
+    lower, upper = np.quantile(np.sqrt(sides.prod(axis=1)), [0.1, 0.9])
+    assert upper > 3 * lower
+
+
+def test_replaying_the_recorded_results_passes(replayed, tmp_path):
+    assert invoke(tmp_path).exit_code == 0
+
+
+@pytest.mark.parametrize(("output", "change"), [("boxes", 1.5), ("labels", 1), ("scores", -0.01)])
+@pytest.mark.parametrize("row", [0, 50])
+def test_one_wrong_detection_fails_the_demo(replayed, tmp_path, output, change, row):
+    outputs = {name: value.copy() for name, value in replayed[True].outputs.items()}
+    outputs[output][row] += np.asarray(change, outputs[output].dtype)
+    replayed[True] = dataclasses.replace(replayed[True], outputs=outputs)
+    result = invoke(tmp_path)
+    assert result.exit_code == 1
+    assert result.output.count("FAILED") == 2  # against PyTorch and against onnxruntime
+    assert "PASSED" not in result.output
+    assert [row[-1] for row in rows_of(result.output, ("Faster R-CNN",))][1] == "different"
+
+
+def test_a_lost_detection_fails_the_demo(replayed, tmp_path):
+    outputs = {name: value[:-1] for name, value in replayed[True].outputs.items()}
+    replayed[True] = dataclasses.replace(replayed[True], outputs=outputs)
+    result = invoke(tmp_path)
+    assert result.exit_code == 1
+    assert "1 expected detections are missing" in result.output
+
+
+def test_too_few_detections_fail_the_demo(monkeypatch, replayed, tmp_path):
+    few = {name: value[:3] for name, value in replayed[True].outputs.items()}
+    for plugin in (True, False):
+        replayed[plugin] = dataclasses.replace(replayed[plugin], outputs=few)
+    eager = demo._run_eager
+    monkeypatch.setattr(demo, "_run_eager", lambda *arguments: (few, eager(*arguments)[1]))
+    result = invoke(tmp_path)
+    assert result.exit_code == 1
+    assert "3 detections are too few to compare" in result.output
+
+
+def test_the_demo_fails_if_the_plugins_kernels_did_not_run(monkeypatch, tmp_path):
+    # Without the plugin the file still runs, by its fallback functions, and gives equal results.
+    monkeypatch.setitem(demo.SPECS, "mobilenet", TORCHSCRIPT_ONLY)
+    monkeypatch.setattr(ort_roialign, "register", lambda _: None)
+    result = invoke(tmp_path)
+    assert result.exit_code == 1
+    assert "plugin: no RoI kernel of ort_roialign ran" in result.output
+    assert "plugin: RoI kernels of ai.onnx ran" in result.output
+    assert "different" not in result.output
+
+
+@pytest.mark.parametrize("missing", ["torch", "torchvision", "onnx", "onnxscript", "PIL"])
+def test_a_missing_extra_is_named(monkeypatch, tmp_path, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    result = invoke(tmp_path / "out")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert missing.replace("PIL", "pillow") in result.stderr
+    assert "pip install 'ort_roialign[export]'" in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_missing_extras_are_named_together(monkeypatch, tmp_path):
+    for name in ("onnxruntime", "sklearn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = invoke(tmp_path)
+    assert result.exit_code == 1
+    assert "onnxruntime, scikit-learn" in result.stderr
+    assert "pip install 'ort_roialign[cpu,export]'" in result.stderr
+
+
+def test_a_missing_library_is_told_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setenv("ORT_ROIALIGN_LIBRARY", str(tmp_path / "absent.so"))
+    result = invoke(tmp_path / "out")
+    assert result.exit_code == 1
+    assert "absent.so" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_no_image_or_no_weights_are_named(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("neither image nor weights")
+    result = invoke(tmp_path, "--image", str(text))
+    assert result.exit_code == 1
+    assert f"cannot read the image {text}" in result.stderr
+    result = invoke(tmp_path, "--weights-mobilenet", str(text))
+    assert result.exit_code == 1
+    assert f"{text} is not a state dict of torchvision's fasterrcnn_mobilenet" in result.stderr
+
+
+def test_given_weights_are_used(tmp_path):
+    image = load_photograph(None, sides=MOBILENET.exact_sides)
+    detector = build_detector(MOBILENET, None, image)
+    file = tmp_path / "weights.pth"
+    torch.save(detector.model.state_dict(), file)
+    loaded = build_detector(MOBILENET, file, image)
+    with torch.inference_mode():
+        for expected, actual in zip(detector(image), loaded(image), strict=True):
+            assert torch.equal(expected, actual)
+
+
+def test_photographs_are_fitted_or_only_limited(tmp_path):
+    assert load_photograph(None, sides=None).shape == (3, 427, 640)
+    file = tmp_path / "portrait.png"
+    Image.new("RGB", (900, 2666), (255, 0, 0)).save(file)
+    assert load_photograph(file, sides=None).shape == (3, 1333, 450)
+    fitted = load_photograph(file, sides=(400, 600))
+    assert fitted.shape == (3, 600, 400)
+    assert fitted.amax(dim=(1, 2)).tolist() == [1, 0, 0]
