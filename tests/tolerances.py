@@ -46,6 +46,11 @@ PRINTED_4_DECIMALS = Tolerance(0.0, 1.01e-4)
 # sampling position of a pixel a few hundred cells from the origin moves by up to about 1e-4 cells.
 RESIZED_IMAGE = Tolerance(1e-3, 1e-3)
 
-# A central difference in float64 with the step 2^-14 around a loss of order 10: rounding, 10 * 2^-53,
-# divided by the step.
+# A central difference in float64 with the step 2^-14 around a loss of order 10: its rounding, 10 *
+# 2^-53, divided by the step.
 FINITE_DIFFERENCE = Tolerance(1e-9, 1e-9)
+
+# Share of an exported detector's detections that must be eager PyTorch's. The two differ by about
+# 1e-3 pixels, so a box whose overlap with a better one lies at the threshold of non-maximum
+# suppression may be kept by one of them only, which then changes a few detections near it.
+SAME_DETECTIONS = 0.9

@@ -23,7 +23,13 @@ from ort_roialign.cli.parity import Comparison, Outputs, compare_outputs
 from ort_roialign.cli.photograph import load_photograph
 from ort_roialign.cli.picture import save_picture
 from ort_roialign.cli.report import BUILT_IN, EAGER, PLUGIN, PathReport, Timing, print_report
-from ort_roialign.cli.sessions import SessionResult, SessionSettings, median_seconds, run_session
+from ort_roialign.cli.sessions import (
+    SessionResult,
+    SessionSettings,
+    median_seconds,
+    require_provider,
+    run_session,
+)
 
 SPECS: Mapping[str, DetectorSpec] = {"mask": MASK_RCNN, "mobilenet": MOBILENET}
 # torchvision trains both detectors on COCO with the same numbering.
@@ -82,6 +88,7 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
     Raises:
         OrtRoiAlignError: if the demo could not be run: a file, the export or the library.
     """
+    require_provider(settings.session)
     ort_roialign.get_library_path()  # if it is missing, say so before the work, not after
     settings.output.mkdir(parents=True, exist_ok=True)
     if settings.session.threads:

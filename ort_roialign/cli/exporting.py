@@ -12,8 +12,6 @@ import torch
 from ort_roialign.cli.models import Detector
 from ort_roialign.onnx_export import export
 
-EXPORTERS = ("torchscript", "dynamo")
-
 
 def export_detector(
     detector: Detector, image: torch.Tensor, path: Path, *, exporter: str, opset_version: int

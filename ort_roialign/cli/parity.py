@@ -128,8 +128,8 @@ def _compare_masks(
             expected["boxes"][i], actual["boxes"][j]
         ):
             rounded_otherwise += 1
-        elif not difference <= largest:
-            largest = difference
+        else:
+            largest = float(np.maximum(largest, difference))  # keeps a NaN, unlike max()
     problems = []
     if not largest <= MASK_TOLERANCE:
         problems.append(f"masks differ by up to {largest:.2g}; allowed is {MASK_TOLERANCE:g}")

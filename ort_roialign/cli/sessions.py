@@ -62,6 +62,21 @@ class SessionResult:
     profile: KernelProfile
 
 
+def require_provider(settings: SessionSettings) -> None:
+    """Check that onnxruntime has the provider: else it would quietly use the CPU.
+
+    Raises:
+        OrtRoiAlignError: if it has not.
+    """
+    available = onnxruntime.get_available_providers()
+    if settings.provider == "cuda" and "CUDAExecutionProvider" not in available:
+        raise OrtRoiAlignError(
+            f"this onnxruntime has no CUDAExecutionProvider; it has {', '.join(available)}. "
+            f"Install onnxruntime-gpu in place of onnxruntime:\n"
+            f"  pip uninstall onnxruntime && pip install 'ort_roialign[gpu,export]'"
+        )
+
+
 def run_session(
     model: Path, image: npt.NDArray[np.float32], settings: SessionSettings, *, plugin: bool
 ) -> SessionResult:
@@ -86,10 +101,13 @@ def run_session(
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
             if plugin:
-                ort_roialign.register(options)
-            session = onnxruntime.InferenceSession(
-                str(model), options, providers=settings.providers
-            )
+                session = ort_roialign.InferenceSession(
+                    str(model), settings.providers, session_options=options
+                )
+            else:
+                session = onnxruntime.InferenceSession(
+                    str(model), options, providers=settings.providers
+                )
             feed = {session.get_inputs()[0].name: image}
             names = [output.name for output in session.get_outputs()]
             for _ in range(PROFILED_RUNS):

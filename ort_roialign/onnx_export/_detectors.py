@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torchvision
 from torchvision.models.detection import transform
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, poolers
 from torchvision.ops import boxes as box_ops
@@ -64,7 +65,8 @@ def _batched_nms(
     """
     largest = torch.cat([boxes.reshape(-1), boxes.new_zeros(1)]).max()
     offsets = idxs.to(boxes) * (largest + 1)
-    return box_ops.nms(boxes + offsets[:, None], scores, iou_threshold)
+    kept: torch.Tensor = box_ops.nms(boxes + offsets[:, None], scores, iou_threshold)
+    return kept
 
 
 def _symbolic_len(value: Any) -> Any:
@@ -83,7 +85,9 @@ def _batch_images(
     """Pad images [C, H_i, W_i] at their ends to one size, a multiple of `size_divisible`."""
 
     def batch_size(axis: int) -> Any:
-        largest = functools.reduce(torch.sym_max, (image.shape[axis] for image in images))
+        largest: int | torch.SymInt = images[0].shape[axis]
+        for image in images[1:]:
+            largest = torch.sym_max(largest, image.shape[axis])
         return (largest + size_divisible - 1) // size_divisible * size_divisible
 
     height, width = batch_size(1), batch_size(2)
@@ -114,7 +118,8 @@ def cached_scales(
         yield
         return
     try:
-        with torch.no_grad(), _evaluation_mode(module):
+        with torch.no_grad(), kept_modes(module):
+            module.eval()
             module(*args, **kwargs)
         yield
     finally:
@@ -124,9 +129,9 @@ def cached_scales(
 
 
 @contextmanager
-def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    modes: list[tuple[torch.nn.Module, bool]] = [(m, m.training) for m in module.modules()]
-    module.eval()
+def kept_modes(module: torch.nn.Module) -> Iterator[None]:
+    """Give every submodule its own mode back, training or evaluation."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
     try:
         yield
     finally:
@@ -140,18 +145,12 @@ def has_resizing_transform(module: torch.nn.Module) -> bool:
 
 
 def known_obstacle(module: torch.nn.Module) -> str | None:
-    """Return why torch.export cannot trace a module's detector heads, or None if unknown."""
-    obstacles: Mapping[str, Callable[[Any], bool]] = {
-        "paste_masks_in_image loops over the detections (Mask R-CNN)": lambda heads: (
-            heads.has_mask()
-        ),
-        "heatmaps_to_keypoints loops over the detections (Keypoint R-CNN)": lambda heads: (
-            heads.has_keypoint()
-        ),
-    }
+    """Return what in a module's detector heads torch.export cannot trace, or None if unknown."""
     for submodule in module.modules():
-        if isinstance(submodule, torchvision.models.detection.roi_heads.RoIHeads):
-            for reason, applies in obstacles.items():
-                if applies(submodule):
-                    return reason
+        if not isinstance(submodule, RoIHeads):
+            continue
+        if submodule.has_mask():
+            return "paste_masks_in_image, which loops over the detections (Mask R-CNN)"
+        if submodule.has_keypoint():
+            return "heatmaps_to_keypoints, which loops over the detections (Keypoint R-CNN)"
     return None

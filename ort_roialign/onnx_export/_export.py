@@ -18,12 +18,13 @@ from ort_roialign.onnx_export._detectors import (
     cached_scales,
     dynamo_friendly_detectors,
     has_resizing_transform,
+    kept_modes,
     known_obstacle,
 )
 from ort_roialign.onnx_export._domain import ensure_domain_import
 from ort_roialign.onnx_export._dynamo import translation_table
 from ort_roialign.onnx_export._fallback import add_fallback
-from ort_roialign.onnx_export._torchscript import register_symbolics, unregister_symbolics
+from ort_roialign.onnx_export._torchscript import registered_symbolics
 
 # The dynamo exporter's translations are written for 18, and its conversion to less often fails.
 _LOWEST_OPSET = {True: 18, False: 16}
@@ -47,8 +48,11 @@ def export(
     """Export a module to an ONNX file whose RoI operators are those of `ort_roialign`.
 
     The file is written under its final name only once it is complete and `onnx.checker` has
-    passed it. The module is not changed, and call `eval()` before: the dynamo exporter exports
-    the mode that the module is in.
+    passed it. The module is not changed. Call its `eval()` before: the dynamo exporter exports the
+    mode that the module is in.
+
+    Where a detector resizes images of free size, both exporters compute the new size in float32,
+    eager PyTorch in float64: for some image sizes it is one pixel less than in PyTorch.
 
     Args:
         module: the module; `torchvision.ops.roi_align`, `roi_pool` and the modules and detectors
@@ -100,10 +104,11 @@ def export(
         options["dynamic_axes"] = dynamic_axes
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         unfinished = Path(folder) / path.name
-        with cached_scales(module, args, kwargs or {}):
+        with kept_modes(module), cached_scales(module, args, kwargs or {}):
             _run_exporter(module, args, unfinished, options)
         _finish(unfinished, fallback)
-        for file in Path(folder).iterdir():
+        # The file itself last: what is there under its name always has its weights beside it.
+        for file in sorted(Path(folder).iterdir(), key=unfinished.__eq__):
             file.replace(path.parent / file.name)
     return path
 
@@ -130,13 +135,12 @@ def _run_exporter(
     module: torch.nn.Module, args: tuple[Any, ...], path: Path, options: Mapping[str, Any]
 ) -> None:
     """Run PyTorch's exporter with this package's translations, leaving no trace of them."""
-    dynamo, opset = options["dynamo"], options["opset_version"]
+    dynamo = options["dynamo"]
     with ExitStack() as stack:
         if dynamo:
             stack.enter_context(dynamo_friendly_detectors())
         else:
-            register_symbolics(opset)
-            stack.callback(unregister_symbolics, opset)
+            stack.enter_context(registered_symbolics(options["opset_version"]))
             # The caller chose this exporter: being told to choose the other one is noise.
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings(
@@ -165,9 +169,7 @@ def _captured(
         lambda dim: torch.export.Dim.DYNAMIC if isinstance(dim, str) else dim,
         options["dynamic_shapes"],
     )
-    return torch.export.export(
-        module, args, options["kwargs"], dynamic_shapes=shapes, strict=False
-    )
+    return torch.export.export(module, args, options["kwargs"], dynamic_shapes=shapes, strict=False)
 
 
 def _failure_text(module: torch.nn.Module, dynamo: bool, error: Exception) -> str:
@@ -175,14 +177,21 @@ def _failure_text(module: torch.nn.Module, dynamo: bool, error: Exception) -> st
     obstacle = known_obstacle(module) if dynamo else None
     if obstacle is not None:
         return (
-            f"export: {name} cannot be exported with dynamo=True: torchvision's {obstacle}, which "
-            f"torch.export cannot trace; use dynamo=False"
+            f"export: {name} cannot be exported with dynamo=True: torch.export cannot trace "
+            f"torchvision's {obstacle}; use dynamo=False"
         )
+    return f"export: {name} could not be exported with dynamo={dynamo}: {_reason(error)}"
+
+
+def _reason(error: BaseException) -> str:
+    """Return this package's own error where one lies under the exporter's, else the exporter's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ExportError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
     first_line = next(iter(str(error).strip().splitlines()), "")
-    return (
-        f"export: {name} could not be exported with dynamo={dynamo}: "
-        f"{type(error).__name__}: {first_line}"
-    )
+    return f"{type(error).__name__}: {first_line}"
 
 
 def _finish(path: Path, fallback: bool) -> None:

@@ -94,7 +94,9 @@ def _write_out_omitted_outputs(node: onnx.NodeProto, function: onnx.FunctionProt
 
 
 def _default_opset(model: onnx.ModelProto) -> int:
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions: list[int] = [
+        entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")
+    ]
     if not versions or versions[0] < _LOWEST_OPSET:
         raise InvalidArgumentError(
             f"add_fallback: model must import the default domain at opset {_LOWEST_OPSET} or "

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 import torchvision  # noqa: F401  registers its own symbolics, which must come before ours
 
 # There is no public way to ask which symbolic is registered, and torchvision's own would be lost
 # if it were not put back.
 from torch.onnx._internal.torchscript_exporter.registration import registry
+from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
 
 from ort_roialign.onnx_export._operators import TRANSLATIONS
 
@@ -32,7 +33,7 @@ def register_symbolics(opset: int) -> None:
         key = (translation.torch_name, opset)
         if key not in _replaced:
             _replaced[key] = _custom_symbolic(*key)
-            torch.onnx.register_custom_op_symbolic(*_arguments(key, translation.torchscript))
+            register_custom_op_symbolic(translation.torch_name, translation.torchscript, opset)
 
 
 def unregister_symbolics(opset: int) -> None:
@@ -46,16 +47,21 @@ def unregister_symbolics(opset: int) -> None:
         if key not in _replaced:
             continue
         previous = _replaced.pop(key)
-        torch.onnx.unregister_custom_op_symbolic(*key)
+        unregister_custom_op_symbolic(*key)
         if previous is not None:
-            torch.onnx.register_custom_op_symbolic(*_arguments(key, previous))
+            register_custom_op_symbolic(translation.torch_name, previous, opset)
 
 
-def _arguments(
-    key: tuple[str, int], symbolic: Callable[..., Any]
-) -> tuple[str, Callable[..., Any], int]:
-    name, opset = key
-    return name, symbolic, opset
+@contextmanager
+def registered_symbolics(opset: int) -> Iterator[None]:
+    """Register the symbolics for a while; those that the caller registered before stay."""
+    registered_before = all((t.torch_name, opset) in _replaced for t in TRANSLATIONS)
+    register_symbolics(opset)
+    try:
+        yield
+    finally:
+        if not registered_before:
+            unregister_symbolics(opset)
 
 
 def _custom_symbolic(name: str, opset: int) -> Callable[..., Any] | None:

@@ -150,19 +150,21 @@ struct AverageGradient {
 
   const T* output_gradient;
 
-  // The cell's weight among a bin's taps along one axis.
+  // Moves on to a cell's tap. A cell between two samples has none, and gets nothing: not even 0 * infinity.
   template <typename Taps>
-  ORT_ROIALIGN_HD static Real weight_of(Taps taps, int32_t cell) {
+  ORT_ROIALIGN_HD static bool reach(Taps& taps, int32_t cell) {
     while (taps.next()) {
-      if (taps.cell == cell) return taps.weight;
+      if (taps.cell == cell) return true;
     }
-    return 0;
+    return false;
   }
 
   ORT_ROIALIGN_HD void add(const ProblemType& problem, const Region& region, int64_t roi, int32_t bin_y, int32_t bin_x,
                            Cell cell, ChannelGroup channels, Real (&sums)[kChannels]) const {
-    const Real weight = weight_of(region.row_taps(bin_y), cell.y) * weight_of(region.column_taps(bin_x), cell.x);
-    const Real share = weight / region.divisor();
+    auto row = region.row_taps(bin_y);
+    auto column = region.column_taps(bin_x);
+    if (!reach(row, cell.y) || !reach(column, cell.x)) return;
+    const Real share = row.weight * column.weight / region.divisor();
     for (int channel = 0; channel < kChannels; ++channel) {
       if (channel < channels.count) {
         const int64_t bin = problem.bin_offset(roi, channels.first + channel, bin_y, bin_x);

@@ -62,6 +62,13 @@ class NodeAttributes : public AttributeReader {
     return value;
   }
 
+  // True also for a single value.
+  bool is_list(const char* name) const {
+    size_t size = 0;
+    return succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size)) ||
+           succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &size));
+  }
+
   // ONNX Runtime reports an attribute of another type as it does an absent one; a default in its place would be a
   // silent mistake.
   void refuse_other_type(const char* name, const char* required) const {
@@ -69,11 +76,7 @@ class NodeAttributes : public AttributeReader {
     if (const auto value = find_integer(name)) given = text("the integer ", *value);
     if (const auto value = find_real(name)) given = text("the float ", *value);
     if (const auto value = find_string(name)) given = text("the string \"", *value, "\"");
-    size_t size = 0;
-    if (succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size)) ||
-        succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &size))) {
-      given = "a list";
-    }
+    if (given.empty() && is_list(name)) given = "a list";
     if (!given.empty()) throw InvalidArgument(text(op_, ": attribute ", name, " must be ", required, "; got ", given));
   }
 

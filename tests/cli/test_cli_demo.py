@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -40,30 +41,39 @@ def rows_of(text, first_cells):
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
-    """One run of the demo: its result, its directory and what each session returned."""
+    """One run of the demo: its result, its directory and what its costly steps returned."""
     folder = tmp_path_factory.mktemp("demo")
-    sessions = {}
-    real_run_session = demo.run_session
+    recorded = {}
 
-    def recording_run_session(*arguments, plugin):
-        sessions[plugin] = real_run_session(*arguments, plugin=plugin)
-        return sessions[plugin]
+    def recording(step, key):
+        def run(*arguments, **options):
+            name = options.get("plugin", key)
+            recorded[name] = step(*arguments, **options)
+            return recorded[name]
+
+        return run
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(demo.SPECS, "mobilenet", TORCHSCRIPT_ONLY)
-        monkeypatch.setattr(demo, "run_session", recording_run_session)
+        for step in ("build_detector", "_run_eager", "run_session"):
+            monkeypatch.setattr(demo, step, recording(getattr(demo, step), step))
         result = invoke(folder)
-    return result, folder, sessions
+    return result, folder, recorded
 
 
 @pytest.fixture
 def replayed(monkeypatch, finished_run):
-    """Let the demo take the recorded results for its sessions; they may be changed before."""
-    sessions = dict(finished_run[2])
+    """Let the demo take recorded results in place of its costly steps; a test may change them.
+
+    The keys True and False are the sessions with and without the plugin.
+    """
+    results = dict(finished_run[2])
     monkeypatch.setitem(demo.SPECS, "mobilenet", TORCHSCRIPT_ONLY)
+    monkeypatch.setattr(demo, "build_detector", lambda *_: results["build_detector"])
+    monkeypatch.setattr(demo, "_run_eager", lambda *_: results["_run_eager"])
     monkeypatch.setattr(demo, "export_detector", lambda *_, **__: None)
-    monkeypatch.setattr(demo, "run_session", lambda *_, plugin: sessions[plugin])
-    return sessions
+    monkeypatch.setattr(demo, "run_session", lambda *_, plugin: results[plugin])
+    return results
 
 
 def test_the_demo_passes_and_writes_model_and_picture(finished_run):
@@ -85,13 +95,14 @@ def test_the_tables_show_kernels_times_and_differences(finished_run):
     result, _, sessions = finished_run
     ran = rows_of(result.output, ("Faster R-CNN", "torchscript", ""))
     assert ran[0][:3] == ["Faster R-CNN", "plugin", "2 x ort_roialign::RoiAlign (CPU)"]
-    assert ran[1][:3] == ["torchscript", "onnxruntime", "2 x ai.onnx::RoiAlign (CPU)"]
+    assert ran[1][:3] == ["torchscript", "built-in", "2 x ai.onnx::RoiAlign (CPU)"]
     assert ran[2][:3] == ["", "PyTorch", "-"]
-    assert ran[0][3] == f"{sessions[True].seconds * 1000:.0f} ms"
-    assert ran[0][4] == f"{sessions[True].profile.roi_milliseconds:.1f} ms"
-    assert 0 < sessions[True].profile.roi_share < 1
+    profile = sessions[True].profile
+    assert 0 < profile.roi_share < 1
+    assert ran[0][3] == f"{sessions[True].seconds * 1000:.0f}"
+    assert ran[0][4] == f"{profile.roi_milliseconds:.0f} ({profile.roi_share:.0%})"
     assert ran[3][:4] == ["Faster R-CNN", "PyTorch", "100", "100"]
-    assert ran[4][:4] == ["torchscript", "onnxruntime", "100", "100"]
+    assert ran[4][:4] == ["torchscript", "built-in", "100", "100"]
     assert [row[-1] for row in ran[3:]] == ["same", "same"]
     assert "Weights are random: boxes, labels and masks mean nothing." in result.output
 
@@ -112,6 +123,22 @@ def test_replaying_the_recorded_results_passes(replayed, tmp_path):
     assert invoke(tmp_path).exit_code == 0
 
 
+def test_the_tables_fit_into_a_plain_terminal(replayed, tmp_path):
+    slow = {plugin: dataclasses.replace(replayed[plugin], seconds=12.3) for plugin in (True, False)}
+    replayed.update(slow)
+    with_masks = {**replayed[True].outputs, "masks": np.zeros((100, 1, 8, 8), np.float32)}
+    replayed[True] = dataclasses.replace(replayed[True], outputs=with_masks)
+    result = CliRunner().invoke(
+        app,
+        ["demo", "--models", "mobilenet", "--output", str(tmp_path)],
+        env={"COLUMNS": "80"},
+    )
+    table = [line for line in result.output.splitlines() if "│" in line]
+    assert any("12300" in line for line in table)
+    assert "…" not in result.output
+    assert max(len(line) for line in table) <= 80
+
+
 @pytest.mark.parametrize(("output", "change"), [("boxes", 1.5), ("labels", 1), ("scores", -0.01)])
 @pytest.mark.parametrize("row", [0, 50])
 def test_one_wrong_detection_fails_the_demo(replayed, tmp_path, output, change, row):
@@ -120,9 +147,9 @@ def test_one_wrong_detection_fails_the_demo(replayed, tmp_path, output, change, 
     replayed[True] = dataclasses.replace(replayed[True], outputs=outputs)
     result = invoke(tmp_path)
     assert result.exit_code == 1
-    assert result.output.count("FAILED") == 2  # against PyTorch and against onnxruntime
+    assert result.output.count("FAILED") == 2  # against PyTorch and against onnxruntime's own
     assert "PASSED" not in result.output
-    assert [row[-1] for row in rows_of(result.output, ("Faster R-CNN",))][1] == "different"
+    assert [row[-1] for row in rows_of(result.output, ("Faster R-CNN",))][1] == "differ"
 
 
 def test_a_lost_detection_fails_the_demo(replayed, tmp_path):
@@ -133,12 +160,24 @@ def test_a_lost_detection_fails_the_demo(replayed, tmp_path):
     assert "1 expected detections are missing" in result.output
 
 
-def test_too_few_detections_fail_the_demo(monkeypatch, replayed, tmp_path):
+def test_a_difference_that_is_not_the_plugins_is_told_apart(replayed, tmp_path):
+    expected, timing = replayed["_run_eager"]
+    moved = {**expected, "boxes": expected["boxes"] + np.float32(2)}
+    replayed["_run_eager"] = (moved, timing)
+    result = invoke(tmp_path)
+    assert result.exit_code == 1
+    assert "it is the exported model that differs from PyTorch" in result.output
+    assert [row[-1] for row in rows_of(result.output, ("Faster R-CNN", "torchscript"))][2:] == [
+        "differ",
+        "same",
+    ]
+
+
+def test_too_few_detections_fail_the_demo(replayed, tmp_path):
     few = {name: value[:3] for name, value in replayed[True].outputs.items()}
     for plugin in (True, False):
         replayed[plugin] = dataclasses.replace(replayed[plugin], outputs=few)
-    eager = demo._run_eager
-    monkeypatch.setattr(demo, "_run_eager", lambda *arguments: (few, eager(*arguments)[1]))
+    replayed["_run_eager"] = (few, replayed["_run_eager"][1])
     result = invoke(tmp_path)
     assert result.exit_code == 1
     assert "3 detections are too few to compare" in result.output
@@ -147,12 +186,15 @@ def test_too_few_detections_fail_the_demo(monkeypatch, replayed, tmp_path):
 def test_the_demo_fails_if_the_plugins_kernels_did_not_run(monkeypatch, tmp_path):
     # Without the plugin the file still runs, by its fallback functions, and gives equal results.
     monkeypatch.setitem(demo.SPECS, "mobilenet", TORCHSCRIPT_ONLY)
-    monkeypatch.setattr(ort_roialign, "register", lambda _: None)
+    monkeypatch.setattr(ort_roialign._library, "register", lambda _: None)
     result = invoke(tmp_path)
     assert result.exit_code == 1
     assert "plugin: no RoI kernel of ort_roialign ran" in result.output
     assert "plugin: RoI kernels of ai.onnx ran" in result.output
-    assert "different" not in result.output
+    assert [row[-1] for row in rows_of(result.output, ("Faster R-CNN", "torchscript"))][2:] == [
+        "same",
+        "same",
+    ]
 
 
 @pytest.mark.parametrize("missing", ["torch", "torchvision", "onnx", "onnxscript", "PIL"])
@@ -181,6 +223,14 @@ def test_a_missing_library_is_told_before_any_work(monkeypatch, tmp_path):
     result = invoke(tmp_path / "out")
     assert result.exit_code == 1
     assert "absent.so" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_provider_that_onnxruntime_lacks_is_told_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    result = invoke(tmp_path / "out", "--provider", "cuda")
+    assert result.exit_code == 1
+    assert "has no CUDAExecutionProvider; it has CPUExecutionProvider" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

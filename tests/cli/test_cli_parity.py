@@ -64,11 +64,11 @@ def test_swapped_masks_fail():
 
 
 def test_a_mask_pasted_a_pixel_further_by_rounding_is_noted():
-    # 3 ... 17 becomes 2.5 ... 17.5; 2.9335 becomes just below 2.43: no edge rounds otherwise.
-    # With x1 = 3.4667 the enlarged edge is 3.0000: either side of 3.
+    # Enlarged around its centre by 30/28, a box from x1 to 17 begins at (29 * x1 - 17) / 28. That
+    # is 3 for x1 = 101/29, and rounding decides to which side of 3 it falls.
     expected, actual = masked_outputs(), masked_outputs()
     for outputs in (expected, actual):
-        outputs["boxes"][1, 0] = 3.46667
+        outputs["boxes"][1, 0] = 101 / 29
     actual["masks"][1] = np.roll(actual["masks"][1], 1, axis=-1)
     comparison = compare_outputs(expected, actual, **LIMITS)
     assert comparison.passed

@@ -54,14 +54,13 @@ class ScoredBoxes(torch.nn.Module):
 
 
 def tiny_faster_rcnn() -> torch.nn.Module:
-    return _with_clear_scores(detection.FasterRCNN(TwoLevelBackbone(), **_options()))
+    return _with_clear_scores(detection.FasterRCNN(TwoLevelBackbone(), **_options()), 30)
 
 
 def tiny_mask_rcnn() -> torch.nn.Module:
     pool = MultiScaleRoIAlign(["0", "1"], output_size=4, sampling_ratio=0)
-    return _with_clear_scores(
-        detection.MaskRCNN(TwoLevelBackbone(), mask_roi_pool=pool, **_options())
-    )
+    model = detection.MaskRCNN(TwoLevelBackbone(), mask_roi_pool=pool, **_options())
+    return _with_clear_scores(model, 30)
 
 
 def mobilenet_faster_rcnn(image: torch.Tensor) -> torch.nn.Module:
@@ -79,7 +78,7 @@ def mobilenet_faster_rcnn(image: torch.Tensor) -> torch.nn.Module:
     model.train()
     with torch.no_grad():
         model.backbone(model.transform([image])[0].tensors)
-    return _with_clear_scores(model)
+    return _with_clear_scores(model, 10)
 
 
 def _options() -> dict[str, object]:
@@ -99,8 +98,11 @@ def _options() -> dict[str, object]:
     }
 
 
-def _with_clear_scores(model: torch.nn.Module) -> torch.nn.Module:
-    """Scale the class scores of random weights apart, so that many detections pass and few tie."""
+def _with_clear_scores(model: torch.nn.Module, factor: float) -> torch.nn.Module:
+    """Spread the class scores of random weights, so that many detections pass and few tie.
+
+    A larger factor than needed brings ties back, at a score of 1.
+    """
     with torch.no_grad():
-        model.roi_heads.box_predictor.cls_score.weight.mul_(30)
+        model.roi_heads.box_predictor.cls_score.weight.mul_(factor)
     return model.eval()

@@ -107,8 +107,8 @@ _SAMPLING_GRIDS = """
   image_start = Mul(batch_indices, cells_per_image)                   # [R]
 """
 
-# The samples of one RoI along one axis; AXIS is x or y, COLUMN its column in [R, A], BINS and SIZE its
-# numbers of bins and of cells.
+# The samples of one RoI along one axis; AXIS is x or y, COLUMN its column in [R, A], BINS and SIZE
+# its numbers of bins and of cells.
 _AXIS_SAMPLES = """
     SIZE_f = CastLike(SIZE, rois)
     at_AXIS = Constant<value_int = COLUMN>()

@@ -93,11 +93,12 @@ def split_rois_dynamo(X: Any, rois: Any) -> tuple[Any, Any]:  # noqa: N803
 
     The boxes of a half-precision map become float32, the only other type the operators take.
     """
-    boxes = opset18.Gather(rois, opset18.Constant(value_ints=[1, 2, 3, 4]), axis=1)
-    first_column = opset18.Gather(rois, opset18.Constant(value_int=0), axis=1)
+    op: Any = opset18  # its type hints know values of eager mode only
+    boxes = op.Gather(rois, op.Constant(value_ints=[1, 2, 3, 4]), axis=1)
+    first_column = op.Gather(rois, op.Constant(value_int=0), axis=1)
     if X.dtype in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16):
-        boxes = opset18.Cast(boxes, to=onnx.TensorProto.FLOAT)
-    return boxes, opset18.Cast(first_column, to=onnx.TensorProto.INT64)
+        boxes = op.Cast(boxes, to=onnx.TensorProto.FLOAT)
+    return boxes, op.Cast(first_column, to=onnx.TensorProto.INT64)
 
 
 def split_rois_torchscript(g: Any, X: Any, rois: Any) -> tuple[Any, Any]:  # noqa: N803
