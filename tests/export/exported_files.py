@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import tolerances
 import torch
+from running import RUNS
+
+from ort_roialign.cli.matching import match_detections
 
 ROI_ALIGN_ATTRIBUTES = {
     "mode",
@@ -71,3 +75,40 @@ def random_rois(
     """Return torchvision's rois [count, 5], the image first."""
     batch = torch.from_numpy(rng.integers(0, images, (count, 1)).astype(np.float32))
     return torch.cat([batch, random_boxes(rng, count, height, width)], 1)
+
+
+FREE_MAP = {0: "images", 2: "height", 3: "width"}
+FREE_SHAPES = {"x": FREE_MAP, "rois": {0: "num_rois"}}
+
+
+def assert_equals_eager(
+    module: torch.nn.Module, model: onnx.ModelProto, rng: np.random.Generator
+) -> None:
+    """Run with and without the plugin at sizes and numbers of RoIs other than the example's."""
+    for images, height, width, num_rois in ((3, 17, 11, 9), (1, 14, 20, 0)):
+        x = random_maps(rng, images, 5, height, width)
+        rois = random_rois(rng, num_rois, images, 8 * height, 8 * width)
+        with torch.no_grad():
+            expected = module(x, rois).numpy()
+        for name, run in RUNS.items():
+            actual = run(model, x.numpy(), rois.numpy())["y"]
+            np.testing.assert_allclose(
+                actual, expected, *tolerances.KERNEL["float32"], err_msg=name
+            )
+
+
+def assert_same_detections(
+    module: torch.nn.Module, model: onnx.ModelProto, image: torch.Tensor
+) -> None:
+    """Compare with and without the plugin.
+
+    Near-equal scores may swap rows, so detections are matched, not rows.
+    """
+    with torch.no_grad():
+        expected = {name: value.numpy() for name, value in module([image])[0].items()}
+    assert len(expected["scores"]) > 5
+    for name, run in RUNS.items():
+        actual = run(model, image.numpy())
+        matching = match_detections(expected, actual)
+        most = max(len(expected["scores"]), len(actual["scores"]))
+        assert len(matching.pairs) >= tolerances.SAME_DETECTIONS * most, f"{name}: {matching}"

@@ -12,10 +12,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from example_modules import FunctionalRoiAlign, TwoStage
 from exported_files import checked_model, random_maps, random_rois
 from running import run_without_plugin
-from small_detectors import TwoStage
-from test_export_dynamo import FunctionalRoiAlign
 
 from ort_roialign.errors import ExportError, InvalidArgumentError, MissingDependencyError
 from ort_roialign.onnx_export import _dependencies, export, translation_table

@@ -11,52 +11,36 @@ import pytest
 import tolerances
 import torch
 import torchvision
-from exported_files import attributes, checked_model, random_boxes, random_maps, random_rois
-from running import Run, run_without_plugin
-from small_detectors import (
+from example_modules import (
+    FunctionalRoiAlign,
+    ListOfBoxes,
+    RoiPoolWithArgmax,
     ScoredBoxes,
     TwoStage,
     mobilenet_faster_rcnn,
     tiny_faster_rcnn,
     tiny_mask_rcnn,
 )
+from exported_files import (
+    FREE_SHAPES,
+    assert_equals_eager,
+    assert_same_detections,
+    attributes,
+    checked_model,
+    random_boxes,
+    random_maps,
+    random_rois,
+)
+from running import Run, run_without_plugin
 from torch.export import Dim
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
 
-from ort_roialign.cli.matching import match_detections
 from ort_roialign.errors import ExportError
 from ort_roialign.onnx_export import add_fallback, export, translation_table
 
 FLOAT32 = tolerances.KERNEL["float32"]
-
-
-class FunctionalRoiAlign(torch.nn.Module):
-    def __init__(self, sampling_ratio: int, aligned: bool) -> None:
-        super().__init__()
-        self.sampling_ratio, self.aligned = sampling_ratio, aligned
-
-    def forward(self, x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
-        return torchvision.ops.roi_align(x, rois, (3, 4), 0.125, self.sampling_ratio, self.aligned)
-
-
-class ListOfBoxes(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = torchvision.ops.RoIAlign(3, spatial_scale=0.125, sampling_ratio=2, aligned=True)
-
-    def forward(self, x: torch.Tensor, boxes0: torch.Tensor, boxes1: torch.Tensor) -> torch.Tensor:
-        return self.pool(x, [boxes0, boxes1])
-
-
-class RoiPoolWithArgmax(torch.nn.Module):
-    def forward(self, x: torch.Tensor, rois: torch.Tensor) -> Any:
-        return torch.ops.torchvision.roi_pool(x, rois, 0.125, 3, 4)
-
-
-FREE_MAP = {0: "images", 2: "height", 3: "width"}
-FREE_SHAPES = {"x": FREE_MAP, "rois": {0: "num_rois"}}
 
 
 def quiet_export(module: torch.nn.Module, args: Any, path: Path, **options: Any) -> Path:
@@ -92,23 +76,7 @@ def test_roi_align(
         "spatial_scale": 0.125,
         "coordinate_transformation_mode": "half_pixel" if aligned else "output_half_pixel",
     }
-    _assert_equals_eager(module, model, rng)
-
-
-def _assert_equals_eager(
-    module: torch.nn.Module, model: onnx.ModelProto, rng: np.random.Generator
-) -> None:
-    """Run with and without the plugin at sizes and numbers of RoIs other than the example's."""
-    from running import RUNS
-
-    for images, height, width, num_rois in ((3, 17, 11, 9), (1, 14, 20, 0)):
-        x = random_maps(rng, images, 5, height, width)
-        rois = random_rois(rng, num_rois, images, 8 * height, 8 * width)
-        with torch.no_grad():
-            expected = module(x, rois).numpy()
-        for name, run in RUNS.items():
-            actual = run(model, x.numpy(), rois.numpy())["y"]
-            np.testing.assert_allclose(actual, expected, *FLOAT32, err_msg=name)
+    assert_equals_eager(module, model, rng)
 
 
 def test_list_of_boxes(tmp_path: Path, run: Run, rng: np.random.Generator) -> None:
@@ -246,25 +214,6 @@ def test_mobilenet_faster_rcnn(tmp_path: Path, rng: np.random.Generator) -> None
     model = checked_model(path, opset=18, nodes=2)
     for picture in (image, random_maps(rng, 3, 96, 128)):
         assert_same_detections(module, model, picture)
-
-
-def assert_same_detections(
-    module: torch.nn.Module, model: onnx.ModelProto, image: torch.Tensor
-) -> None:
-    """Compare with and without the plugin.
-
-    Near-equal scores may swap rows, so detections are matched, not rows.
-    """
-    from running import RUNS
-
-    with torch.no_grad():
-        expected = {name: value.numpy() for name, value in module([image])[0].items()}
-    assert len(expected["scores"]) > 5
-    for name, run in RUNS.items():
-        actual = run(model, image.numpy())
-        matching = match_detections(expected, actual)
-        most = max(len(expected["scores"]), len(actual["scores"]))
-        assert len(matching.pairs) >= tolerances.SAME_DETECTIONS * most, f"{name}: {matching}"
 
 
 def test_mask_rcnn_says_what_blocks_and_the_way_out(

@@ -11,21 +11,37 @@ import onnx
 import pytest
 import tolerances
 import torch
-from exported_files import attributes, checked_model, random_boxes, random_maps, random_rois
-from running import Run, run_on_kernels
-from small_detectors import TwoStage, mobilenet_faster_rcnn, tiny_mask_rcnn
-from test_export_dynamo import (
-    FREE_MAP,
+from example_modules import (
     FunctionalRoiAlign,
     ListOfBoxes,
     RoiPoolWithArgmax,
-    _assert_equals_eager,
-    assert_same_detections,
+    TwoStage,
+    mobilenet_faster_rcnn,
+    tiny_mask_rcnn,
 )
+from exported_files import (
+    FREE_MAP,
+    assert_equals_eager,
+    assert_same_detections,
+    attributes,
+    checked_model,
+    random_boxes,
+    random_maps,
+    random_rois,
+)
+from running import Run, run_on_kernels
 from torch.onnx._internal.torchscript_exporter.registration import registry
 
 from ort_roialign.errors import ExportError
 from ort_roialign.onnx_export import export, register_symbolics, unregister_symbolics
+
+# PyTorch and torchvision warn of their own code when it is traced.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch.*"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torchvision.*"),
+    pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript:DeprecationWarning"),
+]
 
 FLOAT32 = tolerances.KERNEL["float32"]
 
@@ -81,7 +97,7 @@ def test_roi_align(
     }
     dims = model.graph.output[0].type.tensor_type.shape.dim
     assert [d.dim_value for d in dims[1:]] == [5, 3, 4]
-    _assert_equals_eager(module, model, rng)
+    assert_equals_eager(module, model, rng)
 
 
 def test_list_of_boxes(tmp_path: Path, run: Run, rng: np.random.Generator) -> None:

@@ -1,12 +1,37 @@
-"""Detectors small enough for a test: torchvision's own code on a backbone of two convolutions."""
+"""Modules to export: one RoI operator each, and torchvision's detectors on a tiny backbone."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
+import torchvision
 from torchvision.models import detection
 from torchvision.ops import MultiScaleRoIAlign
+
+
+class FunctionalRoiAlign(torch.nn.Module):
+    def __init__(self, sampling_ratio: int, aligned: bool) -> None:
+        super().__init__()
+        self.sampling_ratio, self.aligned = sampling_ratio, aligned
+
+    def forward(self, x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+        return torchvision.ops.roi_align(x, rois, (3, 4), 0.125, self.sampling_ratio, self.aligned)
+
+
+class ListOfBoxes(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = torchvision.ops.RoIAlign(3, spatial_scale=0.125, sampling_ratio=2, aligned=True)
+
+    def forward(self, x: torch.Tensor, boxes0: torch.Tensor, boxes1: torch.Tensor) -> torch.Tensor:
+        return self.pool(x, [boxes0, boxes1])
+
+
+class RoiPoolWithArgmax(torch.nn.Module):
+    def forward(self, x: torch.Tensor, rois: torch.Tensor) -> Any:
+        return torch.ops.torchvision.roi_pool(x, rois, 0.125, 3, 4)
 
 
 class TwoLevelBackbone(torch.nn.Module):
