@@ -42,6 +42,42 @@ def dynamo_friendly_detectors() -> Iterator[None]:
 
 
 @contextmanager
+def torchscript_friendly_detectors() -> Iterator[None]:
+    """Replace the place where torchvision's detectors mislead the TorchScript exporter.
+
+    While traced, `_resize_image_and_masks` computes an image's new size in float32, and eagerly in
+    float64: for about one size in ten it is then a pixel less, and all detections move.
+    """
+    with _replaced(transform, "_resize_image_and_masks", _resize_image_and_masks):
+        yield
+
+
+_eager_resize: Any = transform._resize_image_and_masks
+
+
+def _resize_image_and_masks(
+    image: torch.Tensor,
+    self_min_size: float,
+    self_max_size: float,
+    target: dict[str, torch.Tensor] | None = None,
+    fixed_size: tuple[int, int] | None = None,
+) -> Any:
+    """Resize an image [C, H, W] to the size that torchvision computes eagerly."""
+    if fixed_size is not None or target is not None:
+        return _eager_resize(image, self_min_size, self_max_size, target, fixed_size)
+    sides = torch._shape_as_tensor(image)[-2:].to(torch.float64)
+    # A tensor divided by a tensor: `number / tensor` is traced as a reciprocal, which rounds twice.
+    limits = torch.tensor([self_min_size, self_max_size], dtype=torch.float64)
+    factors = limits / torch.stack([sides.min(), sides.max()])
+    sizes = torch.floor(sides * factors.min()).to(torch.int64)
+    size: Any = [sizes[0], sizes[1]]  # traced numbers
+    resized = torch.nn.functional.interpolate(
+        image[None], size=size, mode="bilinear", align_corners=False
+    )
+    return resized[0], target
+
+
+@contextmanager
 def _replaced(holder: ModuleType | type, name: str, value: object) -> Iterator[None]:
     """Set a module's global or a class's method for a while, whether or not there was one."""
     missing = object()

@@ -20,6 +20,7 @@ from ort_roialign.onnx_export._detectors import (
     has_resizing_transform,
     kept_modes,
     known_obstacle,
+    torchscript_friendly_detectors,
 )
 from ort_roialign.onnx_export._domain import ensure_domain_import
 from ort_roialign.onnx_export._dynamo import translation_table
@@ -51,8 +52,9 @@ def export(
     passed it. The module is not changed. Call its `eval()` before: the dynamo exporter exports the
     mode that the module is in.
 
-    Where a detector resizes images of free size, both exporters compute the new size in float32,
-    eager PyTorch in float64: for some image sizes it is one pixel less than in PyTorch.
+    Where a detector resizes images of free size, a file of the dynamo exporter computes the new
+    size in float32, eager PyTorch in float64: for some image sizes it is one pixel less than in
+    PyTorch. `dynamo=False` has no such difference.
 
     Args:
         module: the module; `torchvision.ops.roi_align`, `roi_pool` and the modules and detectors
@@ -141,6 +143,7 @@ def _run_exporter(
             stack.enter_context(dynamo_friendly_detectors())
         else:
             stack.enter_context(registered_symbolics(options["opset_version"]))
+            stack.enter_context(torchscript_friendly_detectors())
             # The caller chose this exporter: being told to choose the other one is noise.
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torchvision
 from torchvision.models import detection
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 
@@ -32,6 +33,17 @@ class ListOfBoxes(torch.nn.Module):
 class RoiPoolWithArgmax(torch.nn.Module):
     def forward(self, x: torch.Tensor, rois: torch.Tensor) -> Any:
         return torch.ops.torchvision.roi_pool(x, rois, 0.125, 3, 4)
+
+
+class ResizedImage(torch.nn.Module):
+    """An image as torchvision's detectors resize and pad it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transform = GeneralizedRCNNTransform(96, 160, [0.0] * 3, [1.0] * 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.transform([image])[0].tensors
 
 
 class TwoLevelBackbone(torch.nn.Module):

@@ -14,6 +14,7 @@ import torchvision
 from example_modules import (
     FunctionalRoiAlign,
     ListOfBoxes,
+    ResizedImage,
     RoiPoolWithArgmax,
     ScoredBoxes,
     TwoStage,
@@ -170,15 +171,7 @@ def test_number_of_rois_is_not_baked_in(tmp_path: Path, run: Run, rng: np.random
 
 def test_resizing_is_not_baked_in(tmp_path: Path, rng: np.random.Generator) -> None:
     # Each size is bound by the other limit, or rounds up to another multiple of 32, than (96, 128).
-    class Resize(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.transform = GeneralizedRCNNTransform(96, 160, [0.0] * 3, [1.0] * 3)
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.transform([image])[0].tensors
-
-    module = Resize().eval()
+    module = ResizedImage().eval()
     path = quiet_export(
         module,
         (random_maps(rng, 3, 96, 128),),

@@ -14,6 +14,7 @@ import torch
 from example_modules import (
     FunctionalRoiAlign,
     ListOfBoxes,
+    ResizedImage,
     RoiPoolWithArgmax,
     TwoStage,
     mobilenet_faster_rcnn,
@@ -182,9 +183,27 @@ def test_mobilenet_faster_rcnn(tmp_path: Path, rng: np.random.Generator) -> None
         dynamic_axes={"image": {1: "height", 2: "width"}},
     )
     model = checked_model(path, opset=18, nodes=2)
-    # Sizes whose scale factor gives the same integer size in float32 and float64.
-    for size in ((96, 128), (120, 100), (150, 320)):
+    for size in ((96, 128), (120, 100), (97, 301)):
         assert_same_detections(module, model, random_maps(rng, 3, *size))
+
+
+def test_resizing_gives_the_size_of_eager_pytorch(
+    tmp_path: Path, run: Run, rng: np.random.Generator
+) -> None:
+    module = ResizedImage().eval()
+    path = export(
+        module,
+        (random_maps(rng, 3, 96, 128),),
+        tmp_path / "model.onnx",
+        dynamo=False,
+        input_names=["image"],
+        dynamic_axes={"image": {1: "height", 2: "width"}},
+    )
+    # The last three come out a pixel smaller where the scale factor is rounded to float32.
+    for size in ((96, 128), (128, 96), (50, 200), (100, 200), (64, 200), (97, 301)):
+        image = random_maps(rng, 3, *size)
+        (actual,) = run(path, image.numpy()).values()
+        np.testing.assert_allclose(actual, module(image).numpy(), *tolerances.RESIZED_IMAGE)
 
 
 def test_mask_rcnn(tmp_path: Path, rng: np.random.Generator) -> None:
