@@ -42,8 +42,9 @@ GRADIENT = {
 # inputs before rounding: half a unit of the last decimal for either, and float32 rounding on top.
 PRINTED_4_DECIMALS = Tolerance(0.0, 1.01e-4)
 
-# An exported detector computes an image's scale factor in float32, eager PyTorch in float64: the
-# sampling position of a pixel a few hundred cells from the origin moves by up to about 1e-4 cells.
+# onnxruntime and PyTorch round the steps from one pixel of a resized image to the next differently
+# in float32: the position of a pixel a few hundred cells from the origin moves by up to about 1e-4
+# cells, and neighbouring cells differ by a few units.
 RESIZED_IMAGE = Tolerance(1e-3, 1e-3)
 
 # A central difference in float64 with the step 2^-14 around a loss of order 10: its rounding, 10 *

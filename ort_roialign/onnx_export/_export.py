@@ -20,6 +20,7 @@ from ort_roialign.onnx_export._detectors import (
     has_resizing_transform,
     kept_modes,
     known_obstacle,
+    resize_translations,
     torchscript_friendly_detectors,
 )
 from ort_roialign.onnx_export._domain import ensure_domain_import
@@ -51,10 +52,6 @@ def export(
     The file is written under its final name only once it is complete and `onnx.checker` has
     passed it. The module is not changed. Call its `eval()` before: the dynamo exporter exports the
     mode that the module is in.
-
-    Where a detector resizes images of free size, a file of the dynamo exporter computes the new
-    size in float32, eager PyTorch in float64: for some image sizes it is one pixel less than in
-    PyTorch. `dynamo=False` has no such difference.
 
     Args:
         module: the module; `torchvision.ops.roi_align`, `roi_pool` and the modules and detectors
@@ -99,7 +96,9 @@ def export(
         **exporter_options,
     }
     if dynamo:
-        table = {**translation_table(), **(options.get("custom_translation_table") or {})}
+        resize = resize_translations() if has_resizing_transform(module) else {}
+        given = options.get("custom_translation_table") or {}
+        table = {**translation_table(), **resize, **given}
         options |= {"dynamic_shapes": dynamic_shapes, "custom_translation_table": table}
         options.setdefault("external_data", False)
     else:

@@ -242,6 +242,26 @@ def test_float16_at_the_ends_of_its_range(device, mode, value):
     assert_array_equal(y, np.full((1, 2, 2, 2), value, np.float16))
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("type_name", "unit"),
+    # The second unit of a type is its smallest number, so that results are subnormal.
+    [("float16", 1.0), ("float16", 2.0**-24), ("bfloat16", 1.0), ("bfloat16", 2.0**-133)],
+)
+def test_half_types_are_rounded_to_nearest_even(device, rng, type_name, unit, mode):
+    # Small integers and coordinates in eighths: float32 sums them without rounding, so what is
+    # left is the one rounding of the result, ties included.
+    x = rng.integers(-2000, 2000, (1, 4, 9, 9)) * unit
+    boxes = rng.integers(0, 64, (50, 2)) / 8 + 0.5
+    inputs = inputs_of(x.astype(ELEMENT_TYPES[type_name]), np.tile(boxes, 2))
+    inputs["rois"] = inputs["rois"].astype(np.float32)
+    attributes = {"mode": mode, "sampling_ratio": 1}
+    exact = reference_of(inputs, **attributes)
+    expected = exact.astype(ELEMENT_TYPES[type_name])
+    assert (expected != exact).any()
+    assert_array_equal(run_one(device, inputs, **attributes), expected.astype(np.float64))
+
+
 def scattered(rng: np.random.Generator, value: float, type_name: str) -> Any:
     """A map with a few cells of a value that is not finite."""
     x = random_map(rng, 1, 5, 9, 9)
