@@ -83,6 +83,7 @@ def test_cells_beyond_2_to_the_31_of_their_plane(device, rng, operator):
     assert argmax.min() > 2**31
 
 
+@pytest.mark.unsanitized  # minutes for what is one loop over all cells
 def test_gradient_of_more_than_2_to_the_31_elements(cpu_device):
     channels, side = 2100, 1024
     # dX is written in full; a float32 sum of some planes comes on top.
