@@ -100,6 +100,7 @@ def test_flags_forbid_contraction():
     assert "--fmad=false" in build_flags()
 
 
+@pytest.mark.unsanitized  # nvcc does not run with the sanitizers' libraries preloaded
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_resources(nvcc, tmp_path, architecture):
     known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True)

@@ -45,3 +45,33 @@ def string_equals(result: str, attribute: str, wanted: str) -> str:
   {result}_expected = Constant<value_int = 1>()
   {result} = Equal({result}_num_distinct, {result}_expected)
 """
+
+
+def map_as_cells(feature_map: str) -> str:
+    """Return nodes that lay a map [N, C, H, W] out for gathering, and bound a Loop over RoIs.
+
+    They set `cells` [N*H*W, C], `image_start` [R], `height`, `width`, `num_rois`, `num_rois_1`,
+    `num_channels_1` and `always`, from `X`, `rois`, `batch_indices`, `zero`, `one`, `axis_0` and
+    `axis_1`.
+    """
+    return f"""
+  # One row a cell, so that a cell's channels are one contiguous row.
+  map_shape = Shape(X)
+  num_channels = Gather(map_shape, one)
+  height_at = Constant<value_int = 2>()
+  width_at = Constant<value_int = 3>()
+  height = Gather(map_shape, height_at)
+  width = Gather(map_shape, width_at)
+  cells_per_image = Mul(height, width)
+  num_images = Gather(map_shape, zero)
+  num_cells = Mul(num_images, cells_per_image)
+  num_cells_1 = Reshape(num_cells, axis_1)
+  num_channels_1 = Reshape(num_channels, axis_1)
+  cells_shape = Concat<axis = 0>(num_cells_1, num_channels_1)
+  X_channels_last = Transpose<perm = [0, 2, 3, 1]>({feature_map})
+  cells = Reshape<allowzero = 1>(X_channels_last, cells_shape)        # [N*H*W, C]
+  image_start = Mul(batch_indices, cells_per_image)                   # [R]
+  num_rois_1 = Shape<start = 0, end = 1>(rois)
+  num_rois = Squeeze(num_rois_1, axis_0)
+  always = Cast<to = 9>(one)
+"""

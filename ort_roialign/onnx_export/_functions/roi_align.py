@@ -13,7 +13,7 @@ keeps memory at one RoI's samples. Letters in the comments: `A` = 2 axes, always
 
 from __future__ import annotations
 
-from ort_roialign.onnx_export._functions._text import reduction, string_equals
+from ort_roialign.onnx_export._functions._text import map_as_cells, reduction, string_equals
 
 _FIRST_OPSET_WITHOUT_BUILTIN = 22
 
@@ -87,24 +87,7 @@ _SAMPLING_GRIDS = """
   grid_or_empty = Where(adaptive, adaptive_grid_signed, sampling_ratio)
   grid = Max(grid_or_empty, one)                                      # [R, A]
   axis_has_samples = Greater(grid_or_empty, zero)
-
-  # One row a cell, so that a sample's channels are one contiguous row.
-  map_shape = Shape(X)
-  num_channels = Gather(map_shape, one)
-  height_at = Constant<value_int = 2>()
-  width_at = Constant<value_int = 3>()
-  height = Gather(map_shape, height_at)
-  width = Gather(map_shape, width_at)
-  cells_per_image = Mul(height, width)
-  num_images = Gather(map_shape, zero)
-  num_cells = Mul(num_images, cells_per_image)
-  num_cells_1 = Reshape(num_cells, axis_1)
-  num_channels_1 = Reshape(num_channels, axis_1)
-  cells_shape = Concat<axis = 0>(num_cells_1, num_channels_1)
   X_sampled = CastLike(X, rois)
-  X_channels_last = Transpose<perm = [0, 2, 3, 1]>(X_sampled)
-  cells = Reshape<allowzero = 1>(X_channels_last, cells_shape)        # [N*H*W, C]
-  image_start = Mul(batch_indices, cells_per_image)                   # [R]
 """
 
 # The samples of one RoI along one axis; AXIS is x or y, COLUMN its column in [R, A], BINS and SIZE
@@ -161,9 +144,6 @@ _CORNER = """
 """
 
 _ROI_BEGIN = """
-  num_rois_1 = Shape<start = 0, end = 1>(rois)
-  num_rois = Squeeze(num_rois_1, axis_0)
-  always = Cast<to = 9>(one)
   rows = Loop(num_rois, always)<body = pool_one_roi (int64 r, bool keep) => (bool go_on, Y_r) {
     go_on = Identity(keep)
     start_r = Gather(start, r)                                        # [A]
@@ -265,5 +245,14 @@ def _sampled_text(opset: int) -> str:
         "REDUCE_MAX", reduction("maximum", "ReduceMax", "samples", [1, 3], opset)
     ).replace("REDUCE_SUM", reduction("sum", "ReduceSum", "samples", [1, 3], opset))
     return "".join(
-        (_SAMPLING_GRIDS, _ROI_BEGIN, *axes, *corners, _ROI_INTERPOLATE, end, _ROI_OUTPUT)
+        (
+            _SAMPLING_GRIDS,
+            map_as_cells("X_sampled"),
+            _ROI_BEGIN,
+            *axes,
+            *corners,
+            _ROI_INTERPOLATE,
+            end,
+            _ROI_OUTPUT,
+        )
     )

@@ -11,7 +11,7 @@ cells of the largest bin along an axis, `K` their product.
 
 from __future__ import annotations
 
-from ort_roialign.onnx_export._functions._text import reduction
+from ort_roialign.onnx_export._functions._text import map_as_cells, reduction
 
 _ATTRIBUTES = ("output_height", "output_width", "spatial_scale")
 
@@ -56,26 +56,6 @@ _BOXES = """
   num_bins_f = CastLike(num_bins, rois)
   size_f = CastLike(size, rois)
   bin_size = Div(size_f, num_bins_f)                                  # [R, A]
-
-  # One row a cell, so that a cell's channels are one contiguous row.
-  map_shape = Shape(X)
-  num_channels = Gather(map_shape, one)
-  height_at = Constant<value_int = 2>()
-  width_at = Constant<value_int = 3>()
-  height = Gather(map_shape, height_at)
-  width = Gather(map_shape, width_at)
-  cells_per_image = Mul(height, width)
-  num_images = Gather(map_shape, zero)
-  num_cells = Mul(num_images, cells_per_image)
-  num_cells_1 = Reshape(num_cells, axis_1)
-  num_channels_1 = Reshape(num_channels, axis_1)
-  cells_shape = Concat<axis = 0>(num_cells_1, num_channels_1)
-  X_channels_last = Transpose<perm = [0, 2, 3, 1]>(X)
-  cells = Reshape<allowzero = 1>(X_channels_last, cells_shape)        # [N*H*W, C]
-  image_start = Mul(batch_indices, cells_per_image)                   # [R]
-  num_rois_1 = Shape<start = 0, end = 1>(rois)
-  num_rois = Squeeze(num_rois_1, axis_0)
-  always = Cast<to = 9>(one)
 """
 
 # The cells of one RoI's bins along one axis; AXIS is x or y, COLUMN its column in [R, A], BINS and
@@ -185,6 +165,7 @@ RoiPool <{", ".join(_ATTRIBUTES)}> (X, rois, batch_indices) => (Y, argmax) {{
   three = Constant<value_ints = [3]>()
   no_cell = Constant<value_int = -1>()
   {_BOXES}
+  {map_as_cells("X")}
   {_ROI_BEGIN}
   {"".join(axes)}
   {end}
