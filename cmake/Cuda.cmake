@@ -8,11 +8,15 @@ macro(ort_roialign_enable_cuda)
   set(ORT_ROIALIGN_HAS_CUDA OFF)
   set(ORT_ROIALIGN_CUDA_VERSION "")
   set(ORT_ROIALIGN_CUDA_ARCHS_TEXT "")
-  # Set before the language is enabled, or CMake asks a GPU that may be absent.
+  # Set before the language is enabled, or CMake asks a GPU that may be absent; ORT_ROIALIGN_CUDA_ARCHS takes its place.
   set(CMAKE_CUDA_ARCHITECTURES OFF)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 
-  if(NOT ORT_ROIALIGN_CUDA STREQUAL "OFF")
+  string(TOUPPER "${ORT_ROIALIGN_CUDA}" wanted)
+  if(NOT wanted MATCHES "^(AUTO|ON|OFF)$")
+    message(FATAL_ERROR "ort_roialign: ORT_ROIALIGN_CUDA must be AUTO, ON or OFF; got ${ORT_ROIALIGN_CUDA}")
+  endif()
+  if(NOT wanted STREQUAL "OFF")
     include(CheckLanguage)
     check_language(CUDA)
     if(CMAKE_CUDA_COMPILER)
@@ -22,7 +26,7 @@ macro(ort_roialign_enable_cuda)
       ort_roialign_choose_cuda_archs()
       message(STATUS "ort_roialign: CPU and CUDA kernels; nvcc ${CMAKE_CUDA_COMPILER_VERSION}, "
                      "architectures ${ORT_ROIALIGN_CUDA_ARCHS_TEXT}")
-    elseif(ORT_ROIALIGN_CUDA STREQUAL "ON")
+    elseif(wanted STREQUAL "ON")
       message(FATAL_ERROR
         "ort_roialign: ORT_ROIALIGN_CUDA=ON, but no nvcc works here. Put nvcc on PATH, or set CUDACXX to it, "
         "or build for the CPU alone with -DORT_ROIALIGN_CUDA=OFF.")

@@ -35,7 +35,9 @@ function(ort_roialign_add_plugin name)
   # The version script leaves exactly the entry points visible; hidden visibility alone leaks the standard library's
   # weak symbols.
   set(exports ${PROJECT_SOURCE_DIR}/cmake/exports.map)
-  target_link_options(${name} PRIVATE -Wl,--gc-sections -Wl,--version-script=${exports})
+  # Once loaded the library stays: ONNX Runtime unloads it with the last session that used it, but the operators that
+  # it handed out live as long as the process.
+  target_link_options(${name} PRIVATE -Wl,--gc-sections -Wl,-z,nodelete -Wl,--version-script=${exports})
   set_property(TARGET ${name} APPEND PROPERTY LINK_DEPENDS ${exports})
 
   list(JOIN ORT_ROIALIGN_CUDA_ARCHS_TEXT "," cuda_architectures)

@@ -1,5 +1,6 @@
 """RoIAlign and its family as an ONNX Runtime custom-operator plugin."""
 
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
 from ort_roialign import errors, reference
@@ -12,7 +13,10 @@ from ort_roialign.errors import (
     OrtRoiAlignError,
 )
 
-__version__ = _version("ort_roialign")
+try:
+    __version__ = _version("ort_roialign")
+except _PackageNotFoundError:  # sources that are not installed: the library is missing too
+    __version__ = "0+not.installed"
 
 __all__ = [
     "ExportError",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _LIBRARY_NAME = "libort_roialign.so"
 _OVERRIDE = "ORT_ROIALIGN_LIBRARY"
-_OLDEST_ONNXRUNTIME = (1, 18)
+OLDEST_ONNXRUNTIME = (1, 18)
 
 # The library sets this entry on a SessionOptions that has its operators.
 _REGISTERED_KEY = "ort_roialign.registered"
@@ -105,10 +105,11 @@ def register(session_options: onnxruntime.SessionOptions, domains: Iterable[str]
         domains: Names of further operator domains to register. This version has none.
 
     Raises:
-        InvalidArgumentError: A domain is unknown.
+        InvalidArgumentError: An argument is of another type, or a domain is unknown.
         LibraryNotFoundError: As `get_library_path`.
         OrtRoiAlignError: onnxruntime is older than 1.18.
     """
+    _check_session_options("register", _require_onnxruntime(), session_options)
     if isinstance(domains, str):
         domains = (domains,)
     if unknown := sorted(set(domains)):
@@ -116,7 +117,6 @@ def register(session_options: onnxruntime.SessionOptions, domains: Iterable[str]
             "register: domains must be empty, as this version has no further domains; "
             f"got {unknown}"
         )
-    _require_onnxruntime()
     if not _has_entry(session_options, _REGISTERED_KEY):
         session_options.register_custom_ops_library(get_library_path())
 
@@ -137,12 +137,19 @@ def InferenceSession(  # noqa: N802 - it stands for the class of that name
         **kwargs: Passed on to `onnxruntime.InferenceSession`.
 
     Raises:
+        InvalidArgumentError: Session options are of another type, or in another place.
         LibraryNotFoundError: As `get_library_path`.
         MissingDependencyError: onnxruntime is not installed.
         OrtRoiAlignError: onnxruntime is older than 1.18.
     """
     ort = _require_onnxruntime()
+    if "sess_options" in kwargs or isinstance(providers, ort.SessionOptions):
+        raise InvalidArgumentError(
+            "InferenceSession: session options must be given as session_options=...; providers "
+            "come before them, unlike in onnxruntime.InferenceSession"
+        )
     options = session_options if session_options is not None else ort.SessionOptions()
+    _check_session_options("InferenceSession", ort, options)
     register(options)
     if providers is None:
         preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -157,21 +164,36 @@ def InferenceSession(  # noqa: N802 - it stands for the class of that name
     return ort.InferenceSession(model, sess_options=options, providers=list(providers), **kwargs)
 
 
+def supported_onnxruntime(version: str) -> bool:
+    """Returns whether a version of onnxruntime, such as "1.31.1", can load the library."""
+    numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
+    return tuple(numbers) >= OLDEST_ONNXRUNTIME
+
+
 def _require_onnxruntime() -> Any:
     try:
         import onnxruntime
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
         raise MissingDependencyError(
-            "onnxruntime is not installed; install it with `pip install 'ort_roialign[cpu]'`, or "
-            "for NVIDIA GPUs with `pip install 'ort_roialign[gpu]'`"
+            "onnxruntime is not installed; in the directory of ort_roialign's sources install it "
+            "with `pip install '.[cpu]'`, or for NVIDIA GPUs with `pip install '.[gpu]'`"
         ) from error
-    numbers = [int(number) for number in re.findall(r"\d+", onnxruntime.__version__)[:2]]
-    if tuple(numbers) < _OLDEST_ONNXRUNTIME:
-        oldest = ".".join(map(str, _OLDEST_ONNXRUNTIME))
+    if not supported_onnxruntime(onnxruntime.__version__):
+        oldest = ".".join(map(str, OLDEST_ONNXRUNTIME))
         raise OrtRoiAlignError(
             f"onnxruntime {oldest} or newer is required; got {onnxruntime.__version__}"
         )
     return onnxruntime
+
+
+def _check_session_options(caller: str, ort: Any, session_options: object) -> None:
+    if not isinstance(session_options, ort.SessionOptions):
+        raise InvalidArgumentError(
+            f"{caller}: session_options must be an onnxruntime.SessionOptions; "
+            f"got {session_options!r}"
+        )
 
 
 def _has_entry(session_options: onnxruntime.SessionOptions, key: str) -> bool:

@@ -1,6 +1,6 @@
 """Export of PyTorch modules to ONNX with the operators of the domain `ort_roialign`.
 
-Needs the extra `ort_roialign[export]` (torch, torchvision, onnx, onnxscript).
+Needs the extra `export` (torch, torchvision, onnx, onnxscript).
 """
 
 from ort_roialign.onnx_export._dependencies import require_export_dependencies

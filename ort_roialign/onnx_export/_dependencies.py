@@ -21,5 +21,5 @@ def require_export_dependencies() -> None:
         except ModuleNotFoundError as error:
             raise MissingDependencyError(
                 f"ort_roialign.onnx_export: requires {', '.join(_PACKAGES)}; "
-                f"{error.name} is not installed: pip install 'ort_roialign[export]'"
+                f"{error.name} is not installed: pip install '.[export]'"
             ) from error

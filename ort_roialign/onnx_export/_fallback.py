@@ -5,14 +5,22 @@ With the plugin, onnxruntime takes the kernel; without it, onnxruntime inlines t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import onnx
 
+from ort_roialign import reference
 from ort_roialign.errors import InvalidArgumentError
 from ort_roialign.onnx_export._domain import DOMAIN, ensure_domain_import
 from ort_roialign.onnx_export._functions import FUNCTIONS
 from ort_roialign.onnx_export._functions._text import parse
+
+# What checks the attributes of each operator that has a function.
+_REFERENCES: dict[str, Callable[..., object]] = {
+    "RoiAlign": reference.roi_align,
+    "RoiPool": reference.roi_pool,
+}
 
 # The functions use CastLike (15) and coordinate_transformation_mode of RoiAlign (16).
 _LOWEST_OPSET = 16
@@ -23,10 +31,11 @@ _LOWEST_IR_VERSION = 8
 def fallback_function(name: str, opset_version: int = 18) -> onnx.FunctionProto:
     """Return an operator of the domain `ort_roialign` as a function of standard ONNX operators.
 
-    The function gives the kernel's results for every attribute value, in float32 and float64, and
-    for float16 and bfloat16 maps with float32 boxes. float16 boxes lose precision in it: standard
-    operators cannot widen float16 and leave float64 alone. Its cost grows with the RoI where an
-    adaptive grid does, and bad boxes or indices are not reported as clearly.
+    The function gives the kernel's results, up to the last digits, for every attribute value, in
+    float32 and float64, and for float16 and bfloat16 maps with float32 boxes. float16 boxes lose
+    precision in it: standard operators cannot widen float16 and leave float64 alone. Its cost grows
+    with the RoI where an adaptive grid does. A batch index out of range fails with the text of a
+    standard operator, and a box that is not finite is not refused.
 
     Args:
         name: operator name without its domain, such as "RoiAlign".
@@ -66,7 +75,8 @@ def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
         The same model.
 
     Raises:
-        InvalidArgumentError: if the model imports a default-domain opset below 16.
+        InvalidArgumentError: if the model imports a default-domain opset below 16, or a node has
+            an attribute that the operator refuses.
     """
     present = {function.name for function in model.functions if function.domain == DOMAIN}
     bodies = [model.graph.node, *(function.node for function in model.functions)]
@@ -75,6 +85,9 @@ def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
     if not missing:
         return model
     opset = _default_opset(model)
+    for node in used:
+        if node.op_type in missing:
+            _check_attributes(node)
     functions = {name: fallback_function(name, opset) for name in missing}
     model.functions.extend(functions.values())
     for node in used:
@@ -91,6 +104,18 @@ def _write_out_omitted_outputs(node: onnx.NodeProto, function: onnx.FunctionProt
     It means the same, but onnxruntime rejects a function with more outputs than its node lists.
     """
     node.output.extend([""] * (len(function.output) - len(node.output)))
+
+
+def _check_attributes(node: onnx.NodeProto) -> None:
+    """Raise the error that a kernel would raise: standard operators cannot refuse an attribute."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    attributes = {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in attributes.items()
+    }
+    no_map = np.zeros((0, 1, 1, 1), np.float32)
+    no_rois = np.zeros((0, 4), np.float32)
+    _REFERENCES[node.op_type](no_map, no_rois, np.zeros(0, np.int64), **attributes)
 
 
 def _default_opset(model: onnx.ModelProto) -> int:

@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError(
         "ort_roialign.reference.onnx_ops needs the package onnx; "
-        "install it with: pip install 'ort_roialign[export]'"
+        "install it with: pip install onnx"
     ) from error
 
 Array = npt.NDArray[Any]

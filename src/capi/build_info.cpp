@@ -56,10 +56,12 @@ std::string describe(const OperatorEntry& entry) {
   std::vector<std::string> attributes(entry.schema.attributes.begin(), entry.schema.attributes.end());
   for (const InputSpec& input : entry.schema.inputs) inputs.push_back(input.name);
   for (const OutputSpec& output : entry.schema.outputs) outputs.push_back(output.name);
+  std::vector<std::string> types;
+  for (const ElementType type : kMapTypes) types.push_back(type_name(type));
   std::vector<std::string> providers = {kCpuProvider};
   if (cuda_kernels() != nullptr) providers.push_back(kCudaProvider);
-  return text("{\"name\": ", quoted(entry.name), ", \"types\": ", array({"float32", "float64", "float16", "bfloat16"}),
-              ", \"providers\": ", array(providers), ", \"inputs\": ", array(inputs), ", \"outputs\": ", array(outputs),
+  return text("{\"name\": ", quoted(entry.name), ", \"types\": ", array(types), ", \"providers\": ", array(providers),
+              ", \"inputs\": ", array(inputs), ", \"outputs\": ", array(outputs),
               ", \"attributes\": ", array(attributes), "}");
 }
 
@@ -77,8 +79,12 @@ std::string describe_build() {
 }  // namespace
 }  // namespace ort_roialign
 
-// UTF-8 JSON with a closing NUL; the library owns it.
+// UTF-8 JSON with a closing NUL, which the library owns; null where memory is short.
 extern "C" __attribute__((visibility("default"))) const char* ort_roialign_build_info() {
-  static const std::string kInfo = ort_roialign::describe_build();
-  return kInfo.c_str();
+  try {
+    static const std::string kInfo = ort_roialign::describe_build();
+    return kInfo.c_str();
+  } catch (...) {
+    return nullptr;
+  }
 }

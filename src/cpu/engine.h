@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -16,12 +17,10 @@
 namespace ort_roialign::cpu {
 
 // Channels that share one computation of a RoI's taps or samples.
-constexpr int64_t kChannelsPerTask = 16;
+constexpr int64_t kChannelsPerTask = 32;
 
 // Float16 gradients are summed in float32 planes of at most this many cells a task.
 constexpr int64_t kScratchCells = int64_t{1} << 22;
-
-inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
 // The taps of all bins along one axis, laid once for all channels.
 template <typename Real>
@@ -213,22 +212,24 @@ class Engine {
     });
   }
 
-  // Calls body(channel, bin_y, bin_x, maximum, samples) for all bins of a RoI on some channels. A bin's samples are
-  // laid once for all channels.
+  // Calls body(channel, bin_y, bin_x, maximum) for all bins of a RoI on some channels. A sample is laid once for all of
+  // them.
   template <typename Body>
   static void for_each_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,
                                Body body) {
-    const int64_t image = problem.batch_indices[roi];
-    std::vector<SampleType> samples;
+    const T* first_plane = problem.map + problem.plane_offset(problem.batch_indices[roi], channels.begin);
+    const int64_t count = channels.end - channels.begin;
     for (int32_t bin_y = 0; bin_y < problem.params.output_height; ++bin_y) {
       for (int32_t bin_x = 0; bin_x < problem.params.output_width; ++bin_x) {
-        samples.clear();
-        region.visit_samples(bin_y, bin_x, [&](const SampleType& sample) { samples.push_back(sample); });
-        for (int64_t channel = channels.begin; channel < channels.end; ++channel) {
-          const T* plane = problem.map + problem.plane_offset(image, channel);
-          Maximum<Real> maximum;
-          for (const SampleType& sample : samples) maximum.take(ProblemType::interpolate(sample, plane), sample.id);
-          body(channel, bin_y, bin_x, maximum);
+        std::array<Maximum<Real>, kChannelsPerTask> maxima{};
+        region.visit_samples(bin_y, bin_x, [&](const SampleType& sample) {
+          for (int64_t channel = 0; channel < count; ++channel) {
+            const T* plane = first_plane + channel * problem.plane_size();
+            maxima[channel].take(ProblemType::interpolate(sample, plane), sample.id);
+          }
+        });
+        for (int64_t channel = 0; channel < count; ++channel) {
+          body(channels.begin + channel, bin_y, bin_x, maxima[channel]);
         }
       }
     }

@@ -28,8 +28,6 @@ constexpr int kChannels = 4;
 // More tasks than this are shared by looping.
 constexpr int64_t kMostBlocks = int64_t{1} << 20;
 
-ORT_ROIALIGN_HD inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
-
 // A few channels of one image or RoI.
 struct ChannelGroup {
   int64_t first;

@@ -49,6 +49,10 @@ using KernelRow = std::array<std::array<Kernel, kMapTypes.size()>, kDirections>;
 // A device's kernels, by position of the operator in OperatorList.
 using KernelTable = std::array<KernelRow, OperatorList::kSize>;
 
+static_assert(kMapTypes[0] == ElementType::kFloat32 && kMapTypes[1] == ElementType::kFloat64 &&
+                  kMapTypes[2] == ElementType::kFloat16 && kMapTypes[3] == ElementType::kBFloat16,
+              "make_kernel_table lists the kernels in this order");
+
 // Fills a table from a device's engine: Engine<Op, T>::forward and Engine<Op, T>::backward.
 template <template <typename Op, typename T> class Engine, typename... Ops>
 constexpr KernelTable make_kernel_table(TypeList<Ops...>) {

@@ -10,6 +10,8 @@
 
 namespace ort_roialign {
 
+ORT_ROIALIGN_HD inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+
 // What is wrong with a RoI, if anything.
 enum class RoiFault { kNone, kBatchIndex, kCoordinate };
 

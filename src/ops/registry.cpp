@@ -67,7 +67,8 @@ std::vector<OperatorEntry> make_entries(TypeList<Ops...>) {
 }  // namespace
 
 const std::vector<OperatorEntry>& operator_entries() {
-  static const std::vector<OperatorEntry> entries = make_entries(OperatorList{});
+  // Never destroyed: a session that outlives static objects at the process's end still points here.
+  static const auto& entries = *new std::vector<OperatorEntry>(make_entries(OperatorList{}));
   return entries;
 }
 

@@ -13,7 +13,6 @@ RoiPool::Params RoiPool::read_params(const AttributeReader& attributes, const st
   params.output_height = read_integer(attributes, op, "output_height", 1, 1);
   params.output_width = read_integer(attributes, op, "output_width", 1, 1);
   params.spatial_scale = read_spatial_scale(attributes, op);
-  params.reduction = Reduction::kMaximum;
   return params;
 }
 

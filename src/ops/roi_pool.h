@@ -23,7 +23,6 @@ struct RoiPool : SingleMapOperator {
     int32_t output_height;  // bins
     int32_t output_width;   // bins
     float spatial_scale;    // feature cells per image pixel
-    Reduction reduction;    // always kMaximum
   };
 
   // A RoI's edge along one axis, rounded to cells.

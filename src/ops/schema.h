@@ -20,6 +20,22 @@ enum class ElementType { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64 };
 constexpr std::array<ElementType, 4> kMapTypes = {ElementType::kFloat32, ElementType::kFloat64, ElementType::kFloat16,
                                                   ElementType::kBFloat16};
 
+inline const char* type_name(ElementType type) {
+  switch (type) {
+    case ElementType::kFloat32:
+      return "float32";
+    case ElementType::kFloat64:
+      return "float64";
+    case ElementType::kFloat16:
+      return "float16";
+    case ElementType::kBFloat16:
+      return "bfloat16";
+    case ElementType::kInt64:
+      return "int64";
+  }
+  return "";
+}
+
 // How an input's or output's element type is bound.
 enum class TypeRule {
   kMap,           // one of kMapTypes, the same for all of an operator's kMap inputs and outputs

@@ -9,6 +9,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <string>
 
 #include "ops/error.h"
@@ -34,6 +35,12 @@ inline void check(OrtStatus* status) {
   if (status != nullptr) throw StatusError(status);
 }
 
+// A runtime that this library cannot work with.
+class UnsupportedRuntime : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 // Runs a body and turns whatever it throws into a status.
 template <typename Body>
 OrtStatus* guarded(const OrtApi& api, Body body) noexcept {
@@ -44,6 +51,8 @@ OrtStatus* guarded(const OrtApi& api, Body body) noexcept {
     return error.status();
   } catch (const InvalidArgument& error) {
     return api.CreateStatus(ORT_INVALID_ARGUMENT, error.what());
+  } catch (const UnsupportedRuntime& error) {
+    return api.CreateStatus(ORT_NOT_IMPLEMENTED, error.what());
   } catch (const std::bad_alloc&) {
     return api.CreateStatus(ORT_RUNTIME_EXCEPTION, "ort_roialign: out of memory");
   } catch (const std::exception& error) {

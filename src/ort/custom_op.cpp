@@ -13,22 +13,6 @@ namespace {
 
 const CustomOp& self(const OrtCustomOp* op) { return *static_cast<const CustomOp*>(op); }
 
-const char* type_name(ElementType type) {
-  switch (type) {
-    case ElementType::kFloat32:
-      return "float32";
-    case ElementType::kFloat64:
-      return "float64";
-    case ElementType::kFloat16:
-      return "float16";
-    case ElementType::kBFloat16:
-      return "bfloat16";
-    case ElementType::kInt64:
-      return "int64";
-  }
-  return "";
-}
-
 ONNXTensorElementDataType onnx_type(ElementType type) {
   switch (type) {
     case ElementType::kFloat32:
@@ -152,7 +136,7 @@ class Node {
         }
       };
       // More batches than threads even out tasks of different cost.
-      constexpr size_t kMostBatches = 64;
+      constexpr size_t kMostBatches = 1024;
       const size_t total = static_cast<size_t>(count);
       if (total > 0) check(api->KernelContext_ParallelFor(context, run, total, std::min(total, kMostBatches), &loop));
       if (loop.error) std::rethrow_exception(loop.error);

@@ -1,7 +1,11 @@
 // The library's entry point: ONNX Runtime calls RegisterCustomOps for each SessionOptions that loads the library.
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "ops/kernel_table.h"
@@ -14,7 +18,8 @@ namespace {
 
 constexpr const char* kDomain = "ort_roialign";
 
-// Set on a SessionOptions that has the domain, because adding a domain twice is an error of ONNX Runtime's.
+// Set on a SessionOptions that has the domain, because adding a domain twice is an error of ONNX Runtime's. The value
+// is the path of the library that added it.
 constexpr const char* kRegisteredKey = "ort_roialign.registered";
 
 // Names, separated by commas, of further domains to register. None exist yet.
@@ -55,23 +60,62 @@ OrtCustomOpDomain* domain_of(const NegotiatedApi& runtime) {
   return domain->handle;
 }
 
-bool has_entry(const OrtApi& api, const OrtSessionOptions* options, const char* key) {
+std::optional<std::string> config_entry(const OrtApi& api, const OrtSessionOptions* options, const char* key) {
   int has = 0;
   check(api.HasSessionConfigEntry(options, key, &has));
-  return has != 0;
+  if (has == 0) return std::nullopt;
+  size_t size = 0;
+  check(api.GetSessionConfigEntry(options, key, nullptr, &size));
+  std::string value(size, '\0');
+  check(api.GetSessionConfigEntry(options, key, value.data(), &size));
+  value.resize(size > 0 ? size - 1 : 0);  // without the closing NUL
+  return value;
+}
+
+// Where the dynamic loader found this library.
+std::string library_path() {
+  // A name that no other library can stand in for, unlike that of an exported function.
+  static const char inside = 0;
+  Dl_info info{};
+  return dladdr(&inside, &info) != 0 && info.dli_fname != nullptr ? info.dli_fname : "";
 }
 
 void refuse_unknown_domains(const OrtApi& api, const OrtSessionOptions* options) {
-  if (!has_entry(api, options, kDomainsKey)) return;
-  size_t size = 0;
-  check(api.GetSessionConfigEntry(options, kDomainsKey, nullptr, &size));
-  std::string names(size, '\0');
-  check(api.GetSessionConfigEntry(options, kDomainsKey, names.data(), &size));
-  names.resize(size > 0 ? size - 1 : 0);  // without the closing NUL
+  const std::string names = config_entry(api, options, kDomainsKey).value_or("");
   if (names.find_first_not_of(", ") != std::string::npos) {
     throw InvalidArgument(text("ort_roialign: session config entry ", kDomainsKey,
                                " must be empty, as this version has no further domains; got \"", names, "\""));
   }
+}
+
+// Adds the domain, unless this very library has done so before.
+void add_domain(const NegotiatedApi& runtime, OrtSessionOptions* options) {
+  const OrtApi& api = *runtime.api;
+  const std::string path = library_path();
+  if (const auto registered = config_entry(api, options, kRegisteredKey)) {
+    if (*registered == path) return;
+    throw InvalidArgument(text("ort_roialign: session options must have one library of ort_roialign; they have ",
+                               *registered, ", and got ", path));
+  }
+  refuse_unknown_domains(api, options);
+  check(api.AddCustomOpDomain(options, domain_of(runtime)));
+  check(api.AddSessionConfigEntry(options, kRegisteredKey, path.c_str()));
+}
+
+// The API of a runtime that is not too old.
+NegotiatedApi negotiate(const OrtApiBase& base) {
+  const std::string version = base.GetVersionString();
+  const int newest = api_version_of(version);
+  if (newest < static_cast<int>(kOldestApiVersion)) {
+    throw UnsupportedRuntime(
+        text("ort_roialign: ONNX Runtime 1.", kOldestApiVersion, " or newer is required; got ", version));
+  }
+  const uint32_t api_version = std::min<uint32_t>(newest, ORT_API_VERSION);
+  const OrtApi* api = base.GetApi(api_version);
+  if (api == nullptr) {
+    throw UnsupportedRuntime(text("ort_roialign: ONNX Runtime ", version, " has no API of version ", api_version));
+  }
+  return {api, api_version};
 }
 
 }  // namespace
@@ -80,20 +124,6 @@ void refuse_unknown_domains(const OrtApi& api, const OrtSessionOptions* options)
 extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL
 RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* api_base) {
   using namespace ort_roialign;
-  const std::string version = api_base->GetVersionString();
-  const int newest = api_version_of(version);
-  if (newest < static_cast<int>(kOldestApiVersion)) {
-    const OrtApi* oldest = api_base->GetApi(1);  // every runtime knows it, and its CreateStatus
-    return oldest->CreateStatus(
-        ORT_NOT_IMPLEMENTED,
-        text("ort_roialign: ONNX Runtime 1.", kOldestApiVersion, " or newer is required; got ", version).c_str());
-  }
-  const uint32_t api_version = std::min<uint32_t>(newest, ORT_API_VERSION);
-  const NegotiatedApi runtime{api_base->GetApi(api_version), api_version};
-  return guarded(*runtime.api, [&] {
-    if (has_entry(*runtime.api, options, kRegisteredKey)) return;
-    refuse_unknown_domains(*runtime.api, options);
-    check(runtime.api->AddCustomOpDomain(options, domain_of(runtime)));
-    check(runtime.api->AddSessionConfigEntry(options, kRegisteredKey, "1"));
-  });
+  const OrtApi* oldest = api_base->GetApi(1);  // every runtime knows it, and its CreateStatus
+  return guarded(*oldest, [&] { add_domain(negotiate(*api_base), options); });
 }

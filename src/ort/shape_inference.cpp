@@ -1,5 +1,6 @@
 // Shapes and types of outputs while ONNX Runtime resolves a graph, with the inputs' symbolic dimensions carried over.
 #include <atomic>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -32,9 +33,11 @@ PartialShape input_shape(const OrtApi& api, const OrtShapeInferContext* context,
 }
 
 // ONNX Runtime takes dimensions of one name for equal, so an unknown dimension without a name gets a name of its own.
+// Models saved by several processes may be merged later, so a name says which process gave it.
 std::string fresh_name() {
+  static const unsigned process = std::random_device{}();
   static std::atomic<uint64_t> count{0};
-  return text("ort_roialign_dim_", ++count);
+  return text("ort_roialign_dim_", process, "_", ++count);
 }
 
 PartialShape infer(const ShapeRule& rule, const std::vector<PartialShape>& inputs) {
@@ -97,7 +100,7 @@ void set_output(const OrtApi& api, OrtShapeInferContext* context, size_t index, 
 OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInferContext* context) {
   const CustomOp& self = *static_cast<const CustomOp*>(op);
   const OrtApi& api = *self.api;
-  return guarded(api, [&] {
+  OrtStatus* status = guarded(api, [&] {
     const Schema& schema = self.entry->schema;
     std::vector<PartialShape> inputs;
     ONNXTensorElementDataType map_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
@@ -112,6 +115,10 @@ OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInfer
       set_output(api, context, index, output);
     }
   });
+  // ONNX Runtime would neither look at the status nor release it. What cannot be inferred here fails, with a text, when
+  // the node is created; an optional output that the node leaves out cannot be set, and need not.
+  if (status != nullptr) api.ReleaseStatus(status);
+  return nullptr;
 }
 
 }  // namespace ort_roialign

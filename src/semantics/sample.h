@@ -36,11 +36,16 @@ struct Maximum {
   int64_t winner = kNoWinner;
 
   ORT_ROIALIGN_HD void take(Real candidate, int64_t id) {
-    const bool candidate_is_nan = candidate != candidate;
-    const bool value_is_nan = value != value;
-    if (winner == kNoWinner || candidate > value || (candidate_is_nan && !value_is_nan)) {
+    if (winner == kNoWinner) {
       value = candidate;
       winner = id;
+    } else if (candidate != candidate) {
+      winner = value != value ? winner : id;
+      value = candidate;
+    } else {
+      // Two selections instead of a branch, which would be mispredicted half of the time.
+      winner = candidate > value ? id : winner;
+      value = candidate > value ? candidate : value;
     }
   }
 };

@@ -240,8 +240,8 @@ def test_onnxruntime_is_missing(monkeypatch, options, model):
         with pytest.raises(MissingDependencyError) as raised:
             call()
         assert str(raised.value) == (
-            "onnxruntime is not installed; install it with `pip install 'ort_roialign[cpu]'`, or "
-            "for NVIDIA GPUs with `pip install 'ort_roialign[gpu]'`"
+            "onnxruntime is not installed; in the directory of ort_roialign's sources install it "
+            "with `pip install '.[cpu]'`, or for NVIDIA GPUs with `pip install '.[gpu]'`"
         )
         assert isinstance(raised.value, ImportError)
 

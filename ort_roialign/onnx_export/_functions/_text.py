@@ -70,7 +70,10 @@ def map_as_cells(feature_map: str) -> str:
   cells_shape = Concat<axis = 0>(num_cells_1, num_channels_1)
   X_channels_last = Transpose<perm = [0, 2, 3, 1]>({feature_map})
   cells = Reshape<allowzero = 1>(X_channels_last, cells_shape)        # [N*H*W, C]
-  image_start = Mul(batch_indices, cells_per_image)                   # [R]
+  # Gather takes -1 for the last row; the number of images is an index that it refuses.
+  is_negative = Less(batch_indices, zero)
+  image = Where(is_negative, num_images, batch_indices)
+  image_start = Mul(image, cells_per_image)                           # [R]
   num_rois_1 = Shape<start = 0, end = 1>(rois)
   num_rois = Squeeze(num_rois_1, axis_0)
   always = Cast<to = 9>(one)

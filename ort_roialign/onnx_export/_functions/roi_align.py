@@ -18,12 +18,12 @@ from ort_roialign.onnx_export._functions._text import map_as_cells, reduction, s
 _FIRST_OPSET_WITHOUT_BUILTIN = 22
 
 _ATTRIBUTES = (
-    "mode",
-    "output_height",
-    "output_width",
-    "sampling_ratio",
-    "spatial_scale",
-    "coordinate_transformation_mode",
+    'mode: string = "avg"',
+    "output_height: int = 1",
+    "output_width: int = 1",
+    "sampling_ratio: int = 0",
+    "spatial_scale: float = 1.0",
+    'coordinate_transformation_mode: string = "half_pixel"',
 )
 
 # X and rois may differ in type (half-precision maps with float32 boxes): everything is computed in
@@ -169,7 +169,14 @@ _ROI_END = """
     grid_x_1 = Reshape(grid_x, axis_1)
     samples_shape = Concat<axis = 0>(num_bins_y, grid_y_1, num_bins_x, grid_x_1, num_channels_1)
     samples = Reshape<allowzero = 1>(samples_flat, samples_shape)     # [PH, S_y/PH, PW, S_x/PW, C]
+    # A NaN sample is the maximum: ReduceMax cannot be relied on to see it.
+    sample_is_nan = IsNaN(samples)
+    nan_f = CastLike(sample_is_nan, rois)
+    REDUCE_NAN
+    has_nan = Cast<to = 9>(num_nan)
+    nan = Div(zero_f, zero_f)
     REDUCE_MAX
+    maximum = Where(has_nan, nan, largest)
     REDUCE_SUM
     count = Mul(grid_y, grid_x)
     count_f = CastLike(count, rois)
@@ -241,9 +248,13 @@ def _sampled_text(opset: int) -> str:
             ("br", "high", "high"),
         )
     ]
-    end = _ROI_END.replace(
-        "REDUCE_MAX", reduction("maximum", "ReduceMax", "samples", [1, 3], opset)
-    ).replace("REDUCE_SUM", reduction("sum", "ReduceSum", "samples", [1, 3], opset))
+    end = _ROI_END
+    for mark, result, operator, value in (
+        ("REDUCE_NAN", "num_nan", "ReduceSum", "nan_f"),
+        ("REDUCE_MAX", "largest", "ReduceMax", "samples"),
+        ("REDUCE_SUM", "sum", "ReduceSum", "samples"),
+    ):
+        end = end.replace(mark, reduction(result, operator, value, [1, 3], opset))
     return "".join(
         (
             _SAMPLING_GRIDS,

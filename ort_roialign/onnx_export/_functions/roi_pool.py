@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from ort_roialign.onnx_export._functions._text import map_as_cells, reduction
 
-_ATTRIBUTES = ("output_height", "output_width", "spatial_scale")
+_ATTRIBUTES = ("output_height: int = 1", "output_width: int = 1", "spatial_scale: float = 1.0")
 
-# All RoIs at once. Rounding in steps that are exact: floor(x + 0.5) would round 0.49999997 up.
+# All RoIs at once, in the type of rois. Rounding in exact steps: floor(x + 0.5) would round
+# 0.49999997 up. Edges are held within 2^31 cells, as in the kernels, so that they fit an integer.
 _BOXES = """
   spatial_scale_f32 = Constant<value_float: float = @spatial_scale>()
   spatial_scale = CastLike(spatial_scale_f32, rois)
@@ -29,11 +30,17 @@ _BOXES = """
   axis_1 = Constant<value_ints = [1]>()
   axis_2 = Constant<value_ints = [2]>()
   zero_f32 = Constant<value_float = 0.0>()
-  zero_x = CastLike(zero_f32, X)
+  zero_f = CastLike(zero_f32, rois)
   lowest_f32 = Log(zero_f32)                                          # -inf
-  lowest = CastLike(lowest_f32, X)
+  lowest = CastLike(lowest_f32, rois)
+  farthest_f32 = Constant<value_float = 2147483648.0>()
+  farthest = CastLike(farthest_f32, rois)
+  farthest_before = Neg(farthest)
+  X_wide = CastLike(X, rois)
 
-  scaled = Mul(rois, spatial_scale)
+  scaled_freely = Mul(rois, spatial_scale)
+  scaled_not_beyond = Min(scaled_freely, farthest)
+  scaled = Max(scaled_not_beyond, farthest_before)
   distance = Abs(scaled)
   whole = Floor(distance)
   remainder = Sub(distance, whole)
@@ -49,7 +56,9 @@ _BOXES = """
   last = Gather<axis = 1>(rounded, x2_y2)
   last_minus_first = Sub(last, first)
   size_given = Add(last_minus_first, one)
-  size = Max(size_given, one)
+  # Not Max or Min: onnxruntime 1.31 compares the lower halves of int64 numbers in them.
+  is_long = Greater(size_given, one)
+  size = Where(is_long, size_given, one)
   num_bins_x = Reshape(output_width, axis_1)
   num_bins_y = Reshape(output_height, axis_1)
   num_bins = Concat<axis = 0>(num_bins_x, num_bins_y)                 # [A]
@@ -76,10 +85,14 @@ _AXIS_CELLS = """
     end_in_roi_AXIS = Cast<to = 7>(end_ceil_AXIS)
     begin_AXIS = Add(first_AXIS, begin_in_roi_AXIS)
     end_AXIS = Add(first_AXIS, end_in_roi_AXIS)
-    begin_not_before_AXIS = Max(begin_AXIS, zero)
-    end_not_before_AXIS = Max(end_AXIS, zero)
-    begin_in_map_AXIS = Min(begin_not_before_AXIS, SIZE)              # [BINS]
-    end_in_map_AXIS = Min(end_not_before_AXIS, SIZE)
+    begin_is_after_AXIS = Greater(begin_AXIS, zero)
+    end_is_after_AXIS = Greater(end_AXIS, zero)
+    begin_not_before_AXIS = Where(begin_is_after_AXIS, begin_AXIS, zero)
+    end_not_before_AXIS = Where(end_is_after_AXIS, end_AXIS, zero)
+    begin_is_inside_AXIS = Less(begin_not_before_AXIS, SIZE)
+    end_is_inside_AXIS = Less(end_not_before_AXIS, SIZE)
+    begin_in_map_AXIS = Where(begin_is_inside_AXIS, begin_not_before_AXIS, SIZE)  # [BINS]
+    end_in_map_AXIS = Where(end_is_inside_AXIS, end_not_before_AXIS, SIZE)
     bin_cells_AXIS = Sub(end_in_map_AXIS, begin_in_map_AXIS)
     REDUCE_BIN_CELLS
     most_cells_AXIS = Max(most_or_none_AXIS, one)
@@ -121,19 +134,29 @@ _ROI_END = """
     value_or_beyond = Gather<axis = 0>(cells, cell_in_batch)          # [PH, PW, K, C]
     in_bin_column = Unsqueeze(in_bin, three)
     value = Where(in_bin_column, value_or_beyond, lowest)
-    REDUCE_MAX
-    winner = ArgMax<axis = 2, keepdims = 0>(value)                    # [PH, PW, C]
+    # The first NaN wins over all: neither ReduceMax nor ArgMax can be relied on to see it.
+    is_nan = IsNaN(value)
+    nan_int = Cast<to = 6>(is_nan)
+    num_nan = ReduceSum<keepdims = 0>(nan_int, axis_2)
+    has_nan = Cast<to = 9>(num_nan)
+    first_nan = ArgMax<axis = 2, keepdims = 0>(nan_int)
+    first_largest = ArgMax<axis = 2, keepdims = 0>(value)
+    winner = Where(has_nan, first_nan, first_largest)                 # [PH, PW, C]
+    winner_row = Unsqueeze(winner, axis_2)
+    maximum_row = GatherElements<axis = 2>(value, winner_row)
+    maximum = Squeeze(maximum_row, axis_2)
     winner_cell = GatherElements<axis = 2>(cell, winner)
     in_bin_int = Cast<to = 7>(in_bin)
     num_cells_in_bin = ReduceSum<keepdims = 1>(in_bin_int, axis_2)    # [PH, PW, 1]
     is_full = Greater(num_cells_in_bin, zero)
-    Y_r = Where(is_full, maximum, zero_x)
+    Y_r = Where(is_full, maximum, zero_f)
     argmax_r = Where(is_full, winner_cell, no_cell)
   }>
   # Without RoIs the Loop's results have lost their shape: Reshape restores it.
   rows_shape = Concat<axis = 0>(num_rois_1, num_bins_y, num_bins_x, num_channels_1)
   pooled_rows = Reshape<allowzero = 1>(rows, rows_shape)
-  Y = Transpose<perm = [0, 3, 1, 2]>(pooled_rows)
+  Y_wide = Transpose<perm = [0, 3, 1, 2]>(pooled_rows)
+  Y = CastLike(Y_wide, X)
   argmax_pooled_rows = Reshape<allowzero = 1>(argmax_rows, rows_shape)
   argmax = Transpose<perm = [0, 3, 1, 2]>(argmax_pooled_rows)
 """
@@ -159,14 +182,13 @@ def text(opset: int) -> str:
             ("y", "1", "output_height", "height"),
         )
     ]
-    end = _ROI_END.replace("REDUCE_MAX", reduction("maximum", "ReduceMax", "value", [2], opset))
     return f"""<opset_import: ["": {opset}], domain: "ort_roialign">
 RoiPool <{", ".join(_ATTRIBUTES)}> (X, rois, batch_indices) => (Y, argmax) {{
   three = Constant<value_ints = [3]>()
   no_cell = Constant<value_int = -1>()
   {_BOXES}
-  {map_as_cells("X")}
+  {map_as_cells("X_wide")}
   {_ROI_BEGIN}
   {"".join(axes)}
-  {end}
+  {_ROI_END}
 }}"""
