@@ -5,6 +5,7 @@
 Without weights the detector is random: the file is right, its detections mean nothing.
 """
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -15,15 +16,26 @@ import typer
 import ort_roialign
 from ort_roialign import onnx_export
 
+# The two-stage detectors: the others have no RoIs.
+DETECTORS = torchvision.models.list_models(torchvision.models.detection, include="*rcnn*")
+
+
+def detector_name(name: str) -> str:
+    if name not in DETECTORS:
+        raise typer.BadParameter(f"must be one of {', '.join(DETECTORS)}; got {name}")
+    return name
+
 
 def main(
-    name: Annotated[str, typer.Argument(help="a function of torchvision.models.detection")],
+    name: Annotated[str, typer.Argument(callback=detector_name, help="a detector of torchvision")],
     path: Annotated[Path, typer.Argument(help="the ONNX file to write")],
     weights: Annotated[
-        Path | None, typer.Option(help="a state dict, as torch.save wrote it")
+        Path | None, typer.Option(exists=True, help="a state dict, as torch.save wrote it")
     ] = None,
-    opset: int = 18,
+    opset: Annotated[int, typer.Option(help="opset of the standard operators")] = 18,
 ) -> None:
+    """Exports one of torchvision's detectors for images of any size, and runs it once."""
+    warnings.filterwarnings("ignore")  # tracing warns dozens of times of torchvision's own code
     detector = torchvision.models.get_model(name, weights=None, weights_backbone=None).eval()
     if weights is not None:
         detector.load_state_dict(torch.load(weights, weights_only=True))

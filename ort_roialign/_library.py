@@ -91,7 +91,10 @@ def build_info() -> dict[str, Any]:
     except (OSError, AttributeError) as error:
         raise OrtRoiAlignError(f"{path} is not a library of ort_roialign: {error}") from error
     describe.restype = ctypes.c_char_p
-    info: dict[str, Any] = json.loads(describe().decode())
+    text = describe()
+    if text is None:
+        raise OrtRoiAlignError(f"{path} could not describe itself: memory is short")
+    info: dict[str, Any] = json.loads(text.decode())
     return info
 
 

@@ -16,11 +16,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ort_roialign import __version__
 from ort_roialign.cli.requirements import OPTIONAL_PACKAGES, require_packages
 from ort_roialign.errors import OrtRoiAlignError
 
 app = typer.Typer(
-    help="RoIAlign and its family as an ONNX Runtime plugin.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -44,6 +44,24 @@ class ProviderChoice(str, Enum):
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ort_roialign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """RoIAlign and its family as an ONNX Runtime plugin."""
 
 
 @contextmanager
@@ -103,7 +121,13 @@ def demo(
         ),
     ] = None,
     opset: Annotated[
-        int, typer.Option(min=18, help="Opset of the standard operators in the exported models.")
+        int,
+        typer.Option(
+            min=18,
+            max=21,
+            help="Opset of the standard operators in the exported models. The comparison needs "
+            "onnxruntime's own RoiAlign, which ends at opset 21.",
+        ),
     ] = 18,
     threads: Annotated[
         int, typer.Option(min=0, help="Threads to compute with; 0: as many as there are cores.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from ort_roialign.cli.sessions import (
     require_provider,
     run_session,
 )
+from ort_roialign.errors import OrtRoiAlignError
 
 SPECS: Mapping[str, DetectorSpec] = {"mask": MASK_RCNN, "mobilenet": MOBILENET}
 # torchvision trains both detectors on COCO with the same numbering.
@@ -90,7 +91,6 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
     """
     require_provider(settings.session)
     ort_roialign.get_library_path()  # if it is missing, say so before the work, not after
-    settings.output.mkdir(parents=True, exist_ok=True)
     if settings.session.threads:
         torch.set_num_threads(settings.session.threads)
     reports: list[PathReport] = []
@@ -98,7 +98,10 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     # Building, PyTorch and the picture once a model; export and two sessions for each exporter.
     total = sum(3 + 3 * len(SPECS[key].exporters) for key in settings.models)
-    with Progress(*columns, console=console, transient=True) as progress:
+    with (
+        _output_directory(settings.output),
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
         steps = _Steps(progress, total)
         for key in settings.models:
             model_reports, model_files = _run_model(key, settings, steps)
@@ -106,6 +109,22 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
             files += model_files
     print_report(console, reports, files)
     return not any(report.problems for report in reports)
+
+
+@contextmanager
+def _output_directory(path: Path) -> Iterator[None]:
+    """Make a directory for the block; remove it after a block that wrote nothing into it."""
+    made = [directory for directory in (path, *path.parents) if not directory.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OrtRoiAlignError(f"cannot make the directory {path}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        for directory in made:
+            with suppress(OSError):  # it is not empty, so it is wanted
+                directory.rmdir()
 
 
 def _run_model(

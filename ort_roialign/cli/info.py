@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import ort_roialign
-from ort_roialign._library import _OLDEST_ONNXRUNTIME
+from ort_roialign._library import OLDEST_ONNXRUNTIME, supported_onnxruntime
 from ort_roialign.cli.requirements import install_command
 
 
@@ -39,11 +39,10 @@ def _onnxruntime_info() -> dict[str, Any]:
     except ImportError:
         return {"installed": False}
     version = str(onnxruntime.__version__)
-    numbers = tuple(int(part) for part in version.split(".")[:2])
     return {
         "installed": True,
         "version": version,
-        "supported": numbers >= _OLDEST_ONNXRUNTIME,
+        "supported": supported_onnxruntime(version),
         "providers": list(onnxruntime.get_available_providers()),
     }
 
@@ -68,24 +67,30 @@ def _installation_table(facts: dict[str, Any]) -> Table:
     table.add_row("Built for", f"onnxruntime's C API up to version {library['ort_api_version']}")
     table.add_row("CPU features", ", ".join(library["cpu_features"]) or "none beyond the baseline")
     table.add_row("CPU kernels in use", library["cpu_isa"])
-    table.add_row("CUDA kernels", _cuda_text(library))
+    table.add_row("CUDA kernels", _cuda_text(library, facts["onnxruntime"]))
     return table
 
 
 def _onnxruntime_text(onnxruntime: dict[str, Any]) -> str:
-    oldest = ".".join(map(str, _OLDEST_ONNXRUNTIME))
+    oldest = ".".join(map(str, OLDEST_ONNXRUNTIME))
     if not onnxruntime["installed"]:
-        return escape(f"not installed; install it with {install_command(['onnxruntime'])}")
+        command = install_command(["onnxruntime"])
+        return escape(
+            f"not installed; install it in the directory of ort_roialign's sources: {command}"
+        )
     if not onnxruntime["supported"]:
         return f"[red]{onnxruntime['version']}: too old, at least {oldest} is needed[/]"
     return f"{onnxruntime['version']} (supported; at least {oldest} is needed)"
 
 
-def _cuda_text(library: dict[str, Any]) -> str:
+def _cuda_text(library: dict[str, Any], onnxruntime: dict[str, Any]) -> str:
     if not library["cuda"]:
-        return "CPU only: built without nvcc"
+        return "CPU only: built without CUDA kernels"
     architectures = ", ".join(library["cuda_architectures"])
-    return f"yes, CUDA {library['cuda_version']}, architectures {architectures}"
+    text = f"yes, CUDA {library['cuda_version']}, architectures {architectures}"
+    if onnxruntime["installed"] and "CUDAExecutionProvider" not in onnxruntime["providers"]:
+        text += "; this onnxruntime cannot use them: install onnxruntime-gpu in its place"
+    return text
 
 
 def _operator_table(operators: list[dict[str, Any]]) -> Table:

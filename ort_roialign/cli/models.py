@@ -5,6 +5,7 @@ Nothing can be assumed to be downloadable, so the weights are random unless a fi
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from ort_roialign.cli.calibration import calibrate_random_detector
 from ort_roialign.errors import OrtRoiAlignError
 
 RANDOM_SEED = 20170320
+# Its first dimension is the number of classes.
+CLASS_WEIGHTS = "roi_heads.box_predictor.cls_score.weight"
+# Of why weights cannot be used, in characters.
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -125,15 +130,35 @@ def build_detector(spec: DetectorSpec, weights: Path | None, image: torch.Tensor
 
 def _with_weights(spec: DetectorSpec, path: Path) -> nn.Module:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        # Training checkpoints keep the model's weights next to the optimiser's.
-        state = state.get("model", state)
-        num_classes = state["roi_heads.box_predictor.cls_score.weight"].shape[0]
+        state = _read_state_dict(path)
+        num_classes = state[CLASS_WEIGHTS].shape[0]
         model = spec.build(weights=None, weights_backbone=None, num_classes=num_classes)
         model.load_state_dict(state)
-    except Exception as error:  # torch.load and load_state_dict raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # load_state_dict, too, raises many kinds
+        # It may list hundreds of names, one a line.
+        reason = textwrap.shorten(str(error), LONGEST_REASON) or type(error).__name__
         raise OrtRoiAlignError(
             f"{path} is not a state dict of torchvision's {spec.name}: {reason}"
         ) from error
     return model
+
+
+def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Read a file of weights.
+
+    Raises:
+        ValueError: if it holds something else; the text names what.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds
+        # PyTorch's own text advises to read the file without the check that keeps it from running.
+        raise ValueError(f"PyTorch cannot read it ({type(error).__name__})") from error
+    if isinstance(state, dict):
+        # Training checkpoints keep the model's weights next to the optimiser's.
+        state = state.get("model", state)
+    if not isinstance(state, dict):
+        raise ValueError(f"it holds an object of type {type(state).__name__}")
+    if not isinstance(state.get(CLASS_WEIGHTS), torch.Tensor):
+        raise ValueError(f"it has no tensor {CLASS_WEIGHTS}")
+    return state

@@ -40,7 +40,9 @@ def save_picture(
     colours = [COLOURS[rank % len(COLOURS)] for rank in range(len(best))]
     if "masks" in outputs and len(best):
         masks = torch.from_numpy(outputs["masks"][best, 0] > MASK_THRESHOLD)
-        canvas = draw_segmentation_masks(canvas, masks, alpha=0.5, colors=colours)
+        # In one call torchvision paints black where masks overlap. The best one comes last, on top.
+        for mask, colour in reversed(list(zip(masks, colours, strict=True))):
+            canvas = draw_segmentation_masks(canvas, mask, alpha=0.5, colors=colour)
     if len(best):
         texts = [
             f"{_label(int(outputs['labels'][row]), class_names)} {outputs['scores'][row]:.2f}"

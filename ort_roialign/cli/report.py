@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ort_roialign.cli.kernel_profile import PLUGIN_DOMAIN, STANDARD_DOMAIN, KernelProfile
-from ort_roialign.cli.parity import Comparison
+from ort_roialign.cli.parity import BOX_TOLERANCE_PX, MASK_TOLERANCE, SCORE_TOLERANCE, Comparison
 
 PLUGIN = "plugin"
 BUILT_IN = "built-in"
@@ -129,7 +129,10 @@ def _notes(reports: list[PathReport]) -> Iterator[str]:
 
 # Both tables fit into 80 columns, the width of a terminal that says nothing of its width.
 def _speed_table(reports: list[PathReport]) -> Table:
-    table = Table(title="What ran, as onnxruntime's profile says, and for how long")
+    table = Table(
+        title="What ran, as onnxruntime's profile says, and for how long",
+        caption="Whole ms: without profiling. RoI ms (share): within a profiled run.",
+    )
     for heading in ("Model", "Run by"):
         table.add_column(heading, no_wrap=True)
     table.add_column("Kernels that ran", overflow="fold")
@@ -165,7 +168,11 @@ def _kernel_cells(timing: Timing) -> tuple[str, str, str]:
 
 
 def _parity_table(reports: list[PathReport]) -> Table:
-    table = Table(title=f"Outputs of the {PLUGIN} against the others; largest differences")
+    table = Table(
+        title=f"Outputs of the {PLUGIN} against the others; largest differences",
+        caption=f"Allowed: box {BOX_TOLERANCE_PX:g} px, score {SCORE_TOLERANCE:g}, "
+        f"mask {MASK_TOLERANCE:g}",
+    )
     for heading in ("Model", "Against"):
         table.add_column(heading, no_wrap=True)
     for heading in ("Found", "Matched", "Box px", "Score", "Mask", "Result"):

@@ -35,15 +35,15 @@ def require_packages(command: str, import_names: Iterable[str]) -> None:
         return
     packages = ", ".join(OPTIONAL_PACKAGES[name][0] for name in missing)
     raise MissingDependencyError(
-        f"{command} needs {packages}, not installed here. Install with:\n"
-        f"  {install_command(missing)}"
+        f"{command} needs {packages}, not installed here. Install in the directory of "
+        f"ort_roialign's sources:\n  {install_command(missing)}"
     )
 
 
 def install_command(import_names: Iterable[str]) -> str:
-    """Return the pip command that brings the given optional packages."""
+    """Return the pip command, for the directory of the sources, that brings these packages."""
     extras = {OPTIONAL_PACKAGES[name][1] for name in import_names}
-    text = f"pip install 'ort_roialign[{','.join(sorted(extras))}]'"
+    text = f"pip install '.[{','.join(sorted(extras))}]'"
     # onnxruntime and onnxruntime-gpu exclude each other, so the GPU form is a choice, not an extra.
     return text + ("  (with an NVIDIA GPU: gpu in place of cpu)" if "cpu" in extras else "")
 

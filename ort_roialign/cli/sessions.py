@@ -72,8 +72,8 @@ def require_provider(settings: SessionSettings) -> None:
     if settings.provider == "cuda" and "CUDAExecutionProvider" not in available:
         raise OrtRoiAlignError(
             f"this onnxruntime has no CUDAExecutionProvider; it has {', '.join(available)}. "
-            f"Install onnxruntime-gpu in place of onnxruntime:\n"
-            f"  pip uninstall onnxruntime && pip install 'ort_roialign[gpu,export]'"
+            f"Install onnxruntime-gpu in place of onnxruntime, in the directory of ort_roialign's "
+            f"sources:\n  pip uninstall onnxruntime && pip install '.[gpu,export]'"
         )
 
 

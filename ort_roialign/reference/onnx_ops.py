@@ -25,8 +25,7 @@ try:
     from onnx.reference.op_run import OpRun
 except ImportError as error:
     raise MissingDependencyError(
-        "ort_roialign.reference.onnx_ops needs the package onnx; "
-        "install it with: pip install onnx"
+        "ort_roialign.reference.onnx_ops needs the package onnx; install it with: pip install onnx"
     ) from error
 
 Array = npt.NDArray[Any]

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from typer.testing import CliRunner
 
 import ort_roialign
@@ -18,6 +18,8 @@ from ort_roialign.cli import demo, sessions
 from ort_roialign.cli.app import app
 from ort_roialign.cli.models import MOBILENET, build_detector
 from ort_roialign.cli.photograph import load_photograph
+from ort_roialign.cli.picture import COLOURS, save_picture
+from ort_roialign.errors import OrtRoiAlignError
 
 # Wide enough that no cell is folded.
 WIDE = {"COLUMNS": "250"}
@@ -113,6 +115,8 @@ def test_the_tables_show_kernels_times_and_differences(finished_run):
     assert ran[4][:4] == ["torchscript", "built-in", "100", "100"]
     assert [row[-1] for row in ran[3:]] == ["same", "same"]
     assert "Weights are random: boxes, labels and masks mean nothing." in result.output
+    assert "Whole ms: without profiling. RoI ms (share): within a profiled run." in result.output
+    assert "Allowed: box 1 px, score 0.002, mask 0.01" in result.output
 
 
 def test_the_random_detections_are_worth_comparing(finished_run):
@@ -210,7 +214,7 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path, missing):
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     assert missing.replace("PIL", "pillow") in result.stderr
-    assert "pip install 'ort_roialign[export]'" in result.stderr
+    assert "pip install '.[export]'" in result.stderr
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
 
@@ -221,7 +225,8 @@ def test_several_missing_extras_are_named_together(monkeypatch, tmp_path):
     result = invoke(tmp_path)
     assert result.exit_code == 1
     assert "onnxruntime, scikit-learn" in result.stderr
-    assert "pip install 'ort_roialign[cpu,export]'" in result.stderr
+    assert "in the directory of ort_roialign's sources" in result.stderr
+    assert "pip install '.[cpu,export]'" in result.stderr
 
 
 def test_a_missing_library_is_told_before_any_work(monkeypatch, tmp_path):
@@ -237,18 +242,80 @@ def test_a_provider_that_onnxruntime_lacks_is_told_before_any_work(monkeypatch, 
     result = invoke(tmp_path / "out", "--provider", "cuda")
     assert result.exit_code == 1
     assert "has no CUDAExecutionProvider; it has CPUExecutionProvider" in result.stderr
+    assert "pip install '.[gpu,export]'" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_files_that_are_no_image_or_no_weights_are_named(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("neither image nor weights")
-    result = invoke(tmp_path, "--image", str(text))
+    result = invoke(tmp_path / "new" / "out", "--image", str(text))
     assert result.exit_code == 1
     assert f"cannot read the image {text}" in result.stderr
-    result = invoke(tmp_path, "--weights-mobilenet", str(text))
+    result = invoke(tmp_path / "new" / "out", "--weights-mobilenet", str(text))
     assert result.exit_code == 1
     assert f"{text} is not a state dict of torchvision's fasterrcnn_mobilenet" in result.stderr
+    assert "weights_only" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+CLASS_WEIGHTS = "roi_heads.box_predictor.cls_score.weight"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ((1, 2), "it holds an object of type tuple"),
+        ({"model": 3}, "it holds an object of type int"),
+        ({"conv1.weight": torch.zeros(1)}, f"it has no tensor {CLASS_WEIGHTS}"),
+        ({CLASS_WEIGHTS: torch.zeros(5, 1024)}, "Missing key(s)"),
+    ],
+)
+def test_weights_of_something_else_are_told_in_one_line(tmp_path, content, reason):
+    file = tmp_path / "weights.pth"
+    torch.save(content, file)
+    with pytest.raises(OrtRoiAlignError) as raised:
+        build_detector(MOBILENET, file, torch.zeros(3, 64, 64))
+    start = f"{file} is not a state dict of torchvision's {MOBILENET.name}: "
+    assert str(raised.value).startswith(start)
+    assert reason in str(raised.value)
+    assert len(str(raised.value)) <= len(start) + 200
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    result = invoke(file / "out")
+    assert result.exit_code == 1
+    assert f"cannot make the directory {file / 'out'}" in result.stderr
+
+
+@pytest.mark.parametrize("opset", ["17", "22"])
+def test_an_opset_that_cannot_be_compared_is_refused(tmp_path, opset):
+    result = invoke(tmp_path / "out", "--opset", opset)
+    assert result.exit_code == 2
+    assert "opset" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("brightness", [0.0, 0.5, 1.0])
+def test_masks_blend_where_they_overlap(tmp_path, brightness):
+    # The overlap has rows and columns 20 to 39, and no box or label comes near it.
+    masks = np.zeros((2, 1, 60, 200), np.float32)
+    masks[0, 0, 20:40, :40] = masks[1, 0, 20:, 20:60] = 1
+    outputs = {
+        "boxes": np.array([[180, 40, 190, 50]] * 2, np.float32),
+        "labels": np.array([1, 2]),
+        "scores": np.array([0.9, 0.8], np.float32),
+        "masks": masks,
+    }
+    image = torch.full((3, 60, 200), brightness)
+    save_picture(image, outputs, tmp_path / "picture.png", class_names=None)
+    with Image.open(tmp_path / "picture.png") as picture:
+        overlap = np.asarray(picture)[20:40, 20:40]
+    best, second = (np.array(ImageColor.getrgb(colour)) for colour in COLOURS[:2])
+    blended = (255 * brightness + second) / 2 / 2 + best / 2
+    np.testing.assert_allclose(overlap, np.broadcast_to(blended, overlap.shape), atol=2)
 
 
 def test_given_weights_are_used(tmp_path):

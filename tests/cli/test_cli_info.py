@@ -15,6 +15,7 @@ from ort_roialign.cli.app import app
 
 # Wide enough that no cell is folded.
 WIDE = {"COLUMNS": "250"}
+WITH_CUDA = {"cuda": True, "cuda_version": "13.0", "cuda_architectures": ["75", "90"]}
 
 
 def invoke(*arguments):
@@ -52,17 +53,24 @@ def test_the_tables_show_library_onnxruntime_and_operators():
 @pytest.mark.parametrize(
     ("cuda", "text"),
     [
-        ({"cuda": False}, "CPU only: built without nvcc"),
-        (
-            {"cuda": True, "cuda_version": "13.0", "cuda_architectures": ["75", "90"]},
-            "yes, CUDA 13.0, architectures 75, 90",
-        ),
+        ({"cuda": False}, "CPU only: built without CUDA kernels"),
+        (WITH_CUDA, "yes, CUDA 13.0, architectures 75, 90"),
     ],
 )
 def test_whether_there_are_cuda_kernels_is_said(monkeypatch, cuda, text):
     facts = {**ort_roialign.build_info(), **cuda}
     monkeypatch.setattr(ort_roialign, "build_info", lambda: facts)
     assert text in invoke().output
+
+
+@pytest.mark.parametrize("usable", [False, True])
+def test_cuda_kernels_that_onnxruntime_cannot_use_are_called_so(monkeypatch, usable):
+    facts = {**ort_roialign.build_info(), **WITH_CUDA}
+    providers = ["CUDAExecutionProvider"] * usable + ["CPUExecutionProvider"]
+    monkeypatch.setattr(ort_roialign, "build_info", lambda: facts)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    text = "this onnxruntime cannot use them: install onnxruntime-gpu"
+    assert (text in invoke().output) is not usable
 
 
 def test_json_holds_what_the_library_says():
@@ -83,7 +91,8 @@ def test_without_onnxruntime_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     result = invoke()
     assert result.exit_code == 0, result.output
-    assert "not installed; install it with pip install 'ort_roialign[cpu]'" in result.output
+    assert "not installed; install it in the directory of ort_roialign's sources" in result.output
+    assert "pip install '.[cpu]'" in result.output
     assert json.loads(invoke("--json").stdout)["onnxruntime"] == {"installed": False}
 
 
@@ -120,11 +129,15 @@ def test_the_package_runs_as_a_module_without_importing_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["package_version"] == ort_roialign.__version__
-    usage = subprocess.run(
-        [sys.executable, "-m", "ort_roialign.cli", "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert usage.returncode == 0, usage.stderr
-    assert "demo" in usage.stdout
+    for module in ("ort_roialign", "ort_roialign.cli"):
+        usage = subprocess.run(
+            [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False
+        )
+        assert usage.returncode == 0, usage.stderr
+        assert "demo" in usage.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0, result.output
+    assert result.output == f"ort_roialign {ort_roialign.__version__}\n"
