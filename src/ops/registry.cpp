@@ -1,3 +1,4 @@
+// Makes the entries of registry.h out of the operators' own declarations.
 #include "ops/registry.h"
 
 namespace ort_roialign {

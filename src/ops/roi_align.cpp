@@ -1,3 +1,4 @@
+// What RoiAlign declares: inputs, outputs and attributes.
 #include "ops/roi_align.h"
 
 namespace ort_roialign {

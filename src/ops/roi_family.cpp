@@ -1,3 +1,4 @@
+// The shape checks behind roi_family.h.
 #include "ops/roi_family.h"
 
 namespace ort_roialign {

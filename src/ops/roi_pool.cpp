@@ -1,3 +1,4 @@
+// What RoiPool declares: inputs, outputs and attributes.
 #include "ops/roi_pool.h"
 
 namespace ort_roialign {

@@ -1,3 +1,4 @@
+// The callbacks behind CustomOp, and the node that one operator of a session is.
 #include "ort/custom_op.h"
 
 #include <algorithm>
