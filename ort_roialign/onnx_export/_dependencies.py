@@ -21,5 +21,6 @@ def require_export_dependencies() -> None:
         except ModuleNotFoundError as error:
             raise MissingDependencyError(
                 f"ort_roialign.onnx_export: requires {', '.join(_PACKAGES)}; "
-                f"{error.name} is not installed: pip install '.[export]'"
+                f"{error.name} is not installed; in the directory of ort_roialign's sources: "
+                f"pip install '.[export]'"
             ) from error

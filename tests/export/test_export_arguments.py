@@ -121,7 +121,7 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         return importlib.__import__(name)
 
     monkeypatch.setattr(_dependencies.importlib, "import_module", without_torchvision)
-    with pytest.raises(MissingDependencyError, match=r"torchvision .*ort_roialign\[export\]"):
+    with pytest.raises(MissingDependencyError, match=r"torchvision is not .*'\.\[export\]'"):
         _dependencies.require_export_dependencies()
 
 
