@@ -55,3 +55,10 @@ FINITE_DIFFERENCE = Tolerance(1e-9, 1e-9)
 # 1e-3 pixels, so a box whose overlap with a better one lies at the threshold of non-maximum
 # suppression may be kept by one of them only, which then changes a few detections near it.
 SAME_DETECTIONS = 0.9
+
+# Two float32 scores of about 0.5 that differ by 1e-4: each is rounded by up to 2^-25, which is 3e-4
+# of the difference.
+DIFFERENCE_OF_SCORES = Tolerance(1e-3, 0.0)
+
+# 8-bit colours that are blended twice, and cut to a whole number each time.
+BLENDED_COLOUR = Tolerance(0.0, 2.0)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tolerances
 import torch
 from PIL import Image, ImageColor
 from typer.testing import CliRunner
@@ -315,7 +316,8 @@ def test_masks_blend_where_they_overlap(tmp_path, brightness):
         overlap = np.asarray(picture)[20:40, 20:40]
     best, second = (np.array(ImageColor.getrgb(colour)) for colour in COLOURS[:2])
     blended = (255 * brightness + second) / 2 / 2 + best / 2
-    np.testing.assert_allclose(overlap, np.broadcast_to(blended, overlap.shape), atol=2)
+    expected = np.broadcast_to(blended, overlap.shape)
+    np.testing.assert_allclose(overlap, expected, *tolerances.BLENDED_COLOUR)
 
 
 def test_given_weights_are_used(tmp_path):
