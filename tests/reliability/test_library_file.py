@@ -31,17 +31,17 @@ def info() -> dict[str, Any]:
     return ort_roialign.build_info()
 
 
-def test_exports_two_names_and_no_more():
+def dynamic_symbols(which: str) -> str:
+    """What nm lists of the library's dynamic symbols."""
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("nm is missing; install binutils")
-    done = subprocess.run(
-        [nm, "-D", "--defined-only", ort_roialign.get_library_path()],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    names = sorted(line.split()[-1] for line in done.stdout.splitlines())
+    command = [nm, "-D", which, ort_roialign.get_library_path()]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_exports_two_names_and_no_more():
+    names = sorted(line.split()[-1] for line in dynamic_symbols("--defined-only").splitlines())
     assert names == ["RegisterCustomOps", "ort_roialign_build_info"]
 
 
@@ -93,16 +93,7 @@ def test_library_needs_no_symbol_of_onnxruntime():
     # It gets all it uses by a pointer, so that it loads beside any release, linked or not.
     library = ctypes.CDLL(ort_roialign.get_library_path(), mode=ctypes.RTLD_GLOBAL)
     assert library.RegisterCustomOps
-    nm = shutil.which("nm")
-    if nm is None:
-        pytest.skip("nm is missing; install binutils")
-    done = subprocess.run(
-        [nm, "-D", "--undefined-only", ort_roialign.get_library_path()],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "Ort" not in done.stdout
+    assert "Ort" not in dynamic_symbols("--undefined-only")
 
 
 def test_package_is_marked_as_typed():
