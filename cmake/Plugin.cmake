@@ -1,24 +1,14 @@
 # A shared library that ONNX Runtime loads: everything but the kernels, and how to compile and link it.
 
-function(ort_roialign_add_plugin name)
-  add_library(${name} MODULE
-    src/capi/build_info.cpp
-    src/ops/registry.cpp
-    src/ops/roi_align.cpp
-    src/ops/roi_family.cpp
-    src/ops/roi_pool.cpp
-    src/ort/custom_op.cpp
-    src/ort/register.cpp
-    src/ort/shape_inference.cpp)
+# How all C++ of the project is compiled.
+function(ort_roialign_set_compile_options name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src)
-  target_include_directories(${name} SYSTEM PRIVATE ${ORT_ROIALIGN_ORT_INCLUDE_DIR})
   target_compile_features(${name} PRIVATE cxx_std_17)
   set_target_properties(${name} PROPERTIES
     CXX_EXTENSIONS OFF
     CXX_VISIBILITY_PRESET hidden
     VISIBILITY_INLINES_HIDDEN ON
     POSITION_INDEPENDENT_CODE ON)
-
   # Contraction to fused multiply-add would move samples into other cells.
   set(flags -Wall -Wextra -ffp-contract=off -ffunction-sections -fdata-sections)
   if(ORT_ROIALIGN_WERROR)
@@ -26,11 +16,29 @@ function(ort_roialign_add_plugin name)
   endif()
   if(ORT_ROIALIGN_SANITIZE)
     list(APPEND flags -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g)
+  endif()
+  target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
+endfunction()
+
+function(ort_roialign_add_plugin name)
+  add_library(${name} MODULE
+    src/capi/build_info.cpp
+    src/cpu/settings.cpp
+    src/ops/registry.cpp
+    src/ops/roi_align.cpp
+    src/ops/roi_family.cpp
+    src/ops/roi_pool.cpp
+    src/ort/custom_op.cpp
+    src/ort/register.cpp
+    src/ort/shape_inference.cpp)
+  ort_roialign_set_compile_options(${name})
+  target_include_directories(${name} SYSTEM PRIVATE ${ORT_ROIALIGN_ORT_INCLUDE_DIR})
+  target_link_libraries(${name} PRIVATE ort_roialign_isa_kernels)
+  if(ORT_ROIALIGN_SANITIZE)
     target_link_options(${name} PRIVATE -fsanitize=address,undefined)
   else()
     target_link_options(${name} PRIVATE -Wl,-z,defs)  # the sanitizers' runtime is found only when it is loaded
   endif()
-  target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
 
   # The version script leaves exactly the entry points visible; hidden visibility alone leaks the standard library's
   # weak symbols.

@@ -4,7 +4,13 @@ from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
 from ort_roialign import errors, reference
-from ort_roialign._library import InferenceSession, build_info, get_library_path, register
+from ort_roialign._library import (
+    InferenceSession,
+    build_info,
+    cpu_state,
+    get_library_path,
+    register,
+)
 from ort_roialign.errors import (
     ExportError,
     InvalidArgumentError,
@@ -27,6 +33,7 @@ __all__ = [
     "OrtRoiAlignError",
     "__version__",
     "build_info",
+    "cpu_state",
     "errors",
     "get_library_path",
     "reference",

@@ -77,7 +77,7 @@ def build_info() -> dict[str, Any]:
     """Returns what the shared library says of itself.
 
     Returns:
-        A dict with `version`, `ort_api_version`, `cpu_features`, `cpu_isa`, `cuda`,
+        A dict with `version`, `ort_api_version`, `cpu_features`, `cpu_isas`, `cuda`,
         `cuda_version`, `cuda_architectures` and `operators`: a list with `name`, `types`,
         `providers`, `inputs`, `outputs` and `attributes` of each.
 
@@ -85,17 +85,45 @@ def build_info() -> dict[str, Any]:
         LibraryNotFoundError: As `get_library_path`.
         OrtRoiAlignError: The library cannot be loaded.
     """
+    return _ask_library("ort_roialign_build_info")
+
+
+def cpu_state() -> dict[str, Any]:
+    """Returns which CPU kernels a session created now would run, and which have run so far.
+
+    The environment variable ORT_ROIALIGN_FORCE_ISA forces one of `build_info()["cpu_isas"]`, and
+    ORT_ROIALIGN_FORCE_PATH one way to pool: "packed", "direct" or "plain". A session reads both
+    when it is created.
+
+    Returns:
+        A dict with `isa`, the instruction set; `path`, None where each call takes the faster one;
+        and `calls`, the number of forward calls of RoIAlign in this process by instruction set
+        and path.
+
+    Raises:
+        LibraryNotFoundError: As `get_library_path`.
+        OrtRoiAlignError: The library cannot be loaded.
+        InvalidArgumentError: A variable forces what is not there.
+    """
+    state = _ask_library("ort_roialign_cpu_state")
+    if "error" in state:
+        raise InvalidArgumentError(state["error"])
+    return state
+
+
+def _ask_library(function: str) -> dict[str, Any]:
+    """Calls a function of the library that answers in JSON."""
     path = get_library_path()
     try:
-        describe = ctypes.CDLL(path).ort_roialign_build_info
+        describe = getattr(ctypes.CDLL(path), function)
     except (OSError, AttributeError) as error:
         raise OrtRoiAlignError(f"{path} is not a library of ort_roialign: {error}") from error
     describe.restype = ctypes.c_char_p
     text = describe()
     if text is None:
         raise OrtRoiAlignError(f"{path} could not describe itself: memory is short")
-    info: dict[str, Any] = json.loads(text.decode())
-    return info
+    answer: dict[str, Any] = json.loads(text.decode())
+    return answer
 
 
 def register(session_options: onnxruntime.SessionOptions, domains: Iterable[str] = ()) -> None:

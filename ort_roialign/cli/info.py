@@ -18,17 +18,20 @@ def collect_info() -> dict[str, Any]:
 
     Returns:
         `package_version`; `library_path`; `library`: what the shared library says of itself, see
-        `ort_roialign.build_info`; `onnxruntime`: `installed`, and if so `version`, `supported` and
+        `ort_roialign.build_info`; `cpu_state`: which CPU kernels run, see
+        `ort_roialign.cpu_state`; `onnxruntime`: `installed`, and if so `version`, `supported` and
         `providers`.
 
     Raises:
         LibraryNotFoundError: if the shared library is missing.
         OrtRoiAlignError: if the shared library cannot be read.
+        InvalidArgumentError: if the environment forces CPU kernels that are not there.
     """
     return {
         "package_version": ort_roialign.__version__,
         "library_path": ort_roialign.get_library_path(),
         "library": ort_roialign.build_info(),
+        "cpu_state": ort_roialign.cpu_state(),
         "onnxruntime": _onnxruntime_info(),
     }
 
@@ -66,7 +69,7 @@ def _installation_table(facts: dict[str, Any]) -> Table:
     table.add_row("Providers", ", ".join(facts["onnxruntime"].get("providers", [])) or "-")
     table.add_row("Built for", f"onnxruntime's C API up to version {library['ort_api_version']}")
     table.add_row("CPU features", ", ".join(library["cpu_features"]) or "none beyond the baseline")
-    table.add_row("CPU kernels in use", library["cpu_isa"])
+    table.add_row("CPU kernels", _cpu_text(library, facts["cpu_state"]))
     table.add_row("CUDA kernels", _cuda_text(library, facts["onnxruntime"]))
     return table
 
@@ -81,6 +84,13 @@ def _onnxruntime_text(onnxruntime: dict[str, Any]) -> str:
     if not onnxruntime["supported"]:
         return f"[red]{onnxruntime['version']}: too old, at least {oldest} is needed[/]"
     return f"{onnxruntime['version']} (supported; at least {oldest} is needed)"
+
+
+def _cpu_text(library: dict[str, Any], state: dict[str, Any]) -> str:
+    text = f"{state['isa']}, of {', '.join(library['cpu_isas'])}"
+    if state["path"]:
+        text += f"; path {state['path']} is forced by the environment"
+    return text
 
 
 def _cuda_text(library: dict[str, Any], onnxruntime: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "cpu/settings.h"
+#include "ops/error.h"
 #include "ops/kernel_table.h"
 #include "ops/registry.h"
 #include "ort/custom_op.h"
@@ -69,11 +71,33 @@ std::string describe_build() {
   std::string operators;
   for (const OperatorEntry& entry : operator_entries()) operators += (operators.empty() ? "" : ", ") + describe(entry);
   return text("{\"version\": ", quoted(ORT_ROIALIGN_VERSION), ", \"ort_api_version\": ", ORT_API_VERSION,
-              ", \"cpu_features\": ", array(cpu_features()), ", \"cpu_isa\": ", quoted("baseline"),
+              ", \"cpu_features\": ", array(cpu_features()), ", \"cpu_isas\": ", array(cpu::isa_names()),
               ", \"cuda\": ", cuda_kernels() != nullptr ? "true" : "false",
               ", \"cuda_version\": ", quoted(ORT_ROIALIGN_CUDA_VERSION),
               ", \"cuda_architectures\": ", array(split(ORT_ROIALIGN_CUDA_ARCHITECTURES)), ", \"operators\": [",
               operators, "]}");
+}
+
+// The text comes from the environment.
+std::string escaped(const std::string& value) {
+  std::string safe;
+  for (const char letter : value) {
+    const bool plain = letter >= ' ' && letter <= '~' && letter != '"' && letter != '\\';
+    safe += plain ? letter : '?';
+  }
+  return safe;
+}
+
+std::string describe_cpu_state() {
+  std::string chosen;
+  try {
+    const cpu::Settings settings = cpu::read_settings();
+    chosen = text("\"isa\": ", quoted(cpu::all_isas()[settings.isa].kernels->name),
+                  ", \"path\": ", settings.path ? quoted(cpu::path_name(*settings.path)) : "null");
+  } catch (const InvalidArgument& error) {
+    chosen = text("\"error\": ", quoted(escaped(error.what())));
+  }
+  return text("{", chosen, ", \"calls\": ", cpu::calls_as_json(), "}");
 }
 
 }  // namespace
@@ -84,6 +108,18 @@ extern "C" __attribute__((visibility("default"))) const char* ort_roialign_build
   try {
     static const std::string kInfo = ort_roialign::describe_build();
     return kInfo.c_str();
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+// What a session created now would run on the CPU, and how many calls have run what, as JSON; the text lives until the
+// same thread asks again.
+extern "C" __attribute__((visibility("default"))) const char* ort_roialign_cpu_state() {
+  try {
+    static thread_local std::string state;
+    state = ort_roialign::describe_cpu_state();
+    return state.c_str();
   } catch (...) {
     return nullptr;
   }

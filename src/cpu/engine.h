@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "cpu/pooled_forward.h"
 #include "ops/error.h"
 #include "ops/problem.h"
 #include "semantics/element_types.h"
@@ -52,23 +53,22 @@ class TapLists {
 template <typename Op, typename T>
 class Engine {
  public:
+  using ProblemType = Problem<Op, T>;
+  using Real = typename ProblemType::Real;
+  using Region = typename ProblemType::Region;
+
   static void forward(const KernelCall& call) {
     const ProblemType problem = make_problem<Op, T>(call, 0);
     const std::vector<Region> regions = locate_all(problem, call.operator_name);
-    T* output = static_cast<T*>(call.outputs[0].data);
-    int64_t* winners = nullptr;
-    if constexpr (Op::kHasWinnerOutput) winners = static_cast<int64_t*>(call.outputs[1].data);
-    const int64_t groups = divide_up(problem.channels, kChannelsPerTask);
-    call.parallel_for(problem.num_rois * groups, [&](int64_t task) {
-      const int64_t roi = task / groups;
-      const Range64 channels = channel_range(problem, task % groups, kChannelsPerTask);
-      if constexpr (Op::kHasAverage) {
-        if (problem.params.reduction == Reduction::kAverage) {
-          return pool_average(problem, regions[roi], roi, channels, output);
-        }
+    if (problem.num_rois == 0 || problem.channels == 0) return;
+    if constexpr (Op::kHasAverage) {
+      if (call.cpu_settings->path != Path::kPlain) {
+        return pool_all<Op, T>(call, problem, regions.data(),
+                               [&](int64_t roi) { forward_plain(call, problem, regions.data(), roi, roi + 1); });
       }
-      pool_maximum(problem, regions[roi], roi, channels, output, winners);
-    });
+      count_call(call.cpu_settings->isa, Path::kPlain);
+    }
+    forward_plain(call, problem, regions.data(), 0, problem.num_rois);
   }
 
   static void backward(const KernelCall& call) {
@@ -92,10 +92,26 @@ class Engine {
   }
 
  private:
-  using ProblemType = Problem<Op, T>;
-  using Real = typename ProblemType::Real;
-  using Region = typename ProblemType::Region;
   using SampleType = typename Region::SampleType;
+
+  // Pools RoIs [begin, end).
+  static void forward_plain(const KernelCall& call, const ProblemType& problem, const Region* regions, int64_t begin,
+                            int64_t end) {
+    T* output = static_cast<T*>(call.outputs[0].data);
+    int64_t* winners = nullptr;
+    if constexpr (Op::kHasWinnerOutput) winners = static_cast<int64_t*>(call.outputs[1].data);
+    const int64_t groups = divide_up(problem.channels, kChannelsPerTask);
+    call.parallel_for((end - begin) * groups, [&](int64_t task) {
+      const int64_t roi = begin + task / groups;
+      const Range64 channels = channel_range(problem, task % groups, kChannelsPerTask);
+      if constexpr (Op::kHasAverage) {
+        if (problem.params.reduction == Reduction::kAverage) {
+          return pool_average(problem, regions[roi], roi, channels, output);
+        }
+      }
+      pool_maximum(problem, regions[roi], roi, channels, output, winners);
+    });
+  }
 
   struct Range64 {
     int64_t begin;

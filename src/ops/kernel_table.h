@@ -14,6 +14,10 @@
 
 namespace ort_roialign {
 
+namespace cpu {
+struct Settings;
+}
+
 enum class Direction { kForward, kBackward };
 constexpr size_t kDirections = 2;
 
@@ -31,14 +35,24 @@ struct OutputTensor {
 // Runs task(0) … task(count - 1) on the session's threads, in any order, and rethrows what a task throws.
 using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t)>& task)>;
 
+// Where a kernel's scratch memory comes from: the session's allocator.
+class ScratchMemory {
+ public:
+  virtual ~ScratchMemory() = default;
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* memory) = 0;
+};
+
 // One call of one operator, with shapes and types already checked.
 struct KernelCall {
   std::string operator_name;  // for error texts
   const void* params = nullptr;
   std::vector<InputTensor> inputs;
   std::vector<OutputTensor> outputs;
-  ParallelFor parallel_for;     // CPU kernels
-  void* cuda_stream = nullptr;  // CUDA kernels: the session's cudaStream_t
+  ParallelFor parallel_for;                     // CPU kernels
+  ScratchMemory* scratch = nullptr;             // CPU kernels
+  const cpu::Settings* cpu_settings = nullptr;  // CPU kernels
+  void* cuda_stream = nullptr;                  // CUDA kernels: the session's cudaStream_t
 };
 
 using Kernel = void (*)(const KernelCall&);

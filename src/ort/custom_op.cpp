@@ -7,6 +7,7 @@
 #include <limits>
 #include <mutex>
 
+#include "cpu/settings.h"
 #include "ort/attributes.h"
 
 namespace ort_roialign {
@@ -49,6 +50,34 @@ void check_types(const std::string& op, TypeChoice types) {
                              "; got ", type_name(types.rois)));
 }
 
+// Scratch memory from the allocator of the session's CPU provider.
+class SessionScratch : public ScratchMemory {
+ public:
+  SessionScratch(const OrtApi& api, const OrtKernelContext* context) : api_(api) {
+    OrtMemoryInfo* info = nullptr;
+    check(api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &info));
+    const Owned<OrtMemoryInfo> owner(info, api.ReleaseMemoryInfo);
+    OrtAllocator* allocator = nullptr;
+    check(api.KernelContext_GetAllocator(context, info, &allocator));
+    allocator_ = Owned<OrtAllocator>(allocator, api.ReleaseAllocator);
+  }
+
+  void* allocate(size_t bytes) override {
+    void* memory = nullptr;
+    check(api_.AllocatorAlloc(allocator_.get(), bytes, &memory));
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+  }
+
+  void release(void* memory) override {
+    if (OrtStatus* status = api_.AllocatorFree(allocator_.get(), memory)) api_.ReleaseStatus(status);
+  }
+
+ private:
+  const OrtApi& api_;
+  Owned<OrtAllocator> allocator_{nullptr, nullptr};
+};
+
 // A node of a session: what is known before the first call.
 class Node {
  public:
@@ -57,6 +86,7 @@ class Node {
     check_types(op.entry->name, op.types);
     output_shape_ = op.entry->output_shape(params_.get());
     const size_t type = std::find(kMapTypes.begin(), kMapTypes.end(), op.types.map) - kMapTypes.begin();
+    if (op.provider == kCpuProvider) cpu_settings_ = cpu::read_settings();
     kernel_ = (*op.kernels)[static_cast<size_t>(op.entry->direction)][type];
   }
 
@@ -78,10 +108,14 @@ class Node {
     }
     if (op_.provider == kCudaProvider) {
       check(op_.api->KernelContext_GetGPUComputeStream(context, &call.cuda_stream));
+      kernel_(call);
     } else {
+      SessionScratch scratch(*op_.api, context);
       call.parallel_for = session_threads(context);
+      call.scratch = &scratch;
+      call.cpu_settings = &cpu_settings_;
+      kernel_(call);
     }
-    kernel_(call);
   }
 
  private:
@@ -148,6 +182,7 @@ class Node {
   std::shared_ptr<const void> params_;
   ShapeRule output_shape_;
   Kernel kernel_ = nullptr;
+  cpu::Settings cpu_settings_{};
 };
 
 OrtStatus* ORT_API_CALL create_node(const OrtCustomOp* op, const OrtApi*, const OrtKernelInfo* info, void** node) {

@@ -33,6 +33,13 @@ struct SampleAxis {
            (static_cast<Real>(sample) + static_cast<Real>(0.5)) * bin_size_feature / static_cast<Real>(grid);
   }
 
+  // The cell in the middle of the RoI, or the nearest one of the map.
+  ORT_ROIALIGN_HD int32_t middle_cell(int32_t bins) const {
+    const Real middle = start_feature + bin_size_feature * static_cast<Real>(bins) / 2;
+    if (!(middle > 0)) return 0;
+    return middle < static_cast<Real>(extent) ? static_cast<int32_t>(middle) : extent - 1;
+  }
+
   ORT_ROIALIGN_HD bool ascending() const { return bin_size_feature >= 0; }
 
   // A NaN, which only coordinates beyond the type's range produce, is outside.
@@ -136,6 +143,27 @@ class AxisTaps {
   Real open_weight_ = 0;
   Real next_weight_ = 0;
   bool next_touched_ = false;  // at the last cell there is no next one
+};
+
+// Walks over the samples of a bin that lie inside the map, in order: `while (samples.next()) use(samples.cells);`.
+template <typename Real>
+class AxisSamples {
+ public:
+  Neighbours<Real> cells{};
+
+  ORT_ROIALIGN_HD AxisSamples(const SampleAxis<Real>& axis, int32_t bin)
+      : axis_(axis), bin_(bin), left_(axis.inside_samples(bin)) {}
+
+  ORT_ROIALIGN_HD bool next() {
+    if (left_.empty()) return false;
+    cells = axis_.neighbours(axis_.position(bin_, left_.begin++));
+    return true;
+  }
+
+ private:
+  const SampleAxis<Real>& axis_;
+  int32_t bin_;
+  Range left_;
 };
 
 // The number of samples a bin of an adaptive grid: one a cell, rounded up; 0 without extent.

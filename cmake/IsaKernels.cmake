@@ -1,0 +1,21 @@
+# The CPU kernels that are compiled once per instruction set, each object with its own flags; which of them runs is
+# chosen at run time.
+
+include(CheckCXXCompilerFlag)
+
+# Adds the object library ort_roialign_isa_kernels.
+function(ort_roialign_add_isa_kernels)
+  set(baseline ${PROJECT_SOURCE_DIR}/src/cpu/isa/baseline.cpp)
+  set(avx2 ${PROJECT_SOURCE_DIR}/src/cpu/isa/avx2.cpp)
+  set(avx512 ${PROJECT_SOURCE_DIR}/src/cpu/isa/avx512.cpp)
+  add_library(ort_roialign_isa_kernels OBJECT ${baseline})
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
+    target_sources(ort_roialign_isa_kernels PRIVATE ${avx2} ${avx512})
+    set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+    # GCC's own headers of AVX-512 set off the warning (GCC bug 105593).
+    set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
+      "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mfma;-mf16c;-Wno-maybe-uninitialized")
+    target_compile_definitions(ort_roialign_isa_kernels INTERFACE ORT_ROIALIGN_X86_KERNELS)
+  endif()
+  ort_roialign_set_compile_options(ort_roialign_isa_kernels)
+endfunction()

@@ -1,0 +1,118 @@
+// What the parts of the CPU engine that are compiled once per instruction set offer, and the plain data they work on.
+//
+// Their objects must hold no code that another object could pick up (see isa/kernels.h), so nothing here allocates,
+// throws, or uses the standard library.
+#pragma once
+
+#include <cstdint>
+
+#include "semantics/element_types.h"
+
+namespace ort_roialign::cpu {
+
+// What a RoI's bins read along one axis. A bin has `points`, and a point is a weighted sum of `taps` cells: for an
+// average one point of all the bin's merged taps, for a maximum one point a sample. All bins of a RoI have the same
+// numbers of points and taps, so that the kernels' loops are of constant length.
+struct AxisPlan {
+  int32_t bin_begin;    // the bins with samples inside the map; all others are 0
+  int32_t bin_end;      // likewise
+  int32_t whole_begin;  // the bins with no sample outside the map; a maximum over any other bin is at least 0
+  int32_t whole_end;    // likewise
+  int32_t points;       // a bin
+  int32_t taps;         // a point
+  int64_t first_tap;    // of `bin_begin`, in the tables
+
+  bool empty() const { return bin_begin >= bin_end; }
+
+  int64_t taps_of_bin(int32_t bin) const { return first_tap + static_cast<int64_t>(bin - bin_begin) * points * taps; }
+};
+
+struct RoiPlan {
+  AxisPlan y;
+  AxisPlan x;
+  int64_t roi;
+  int32_t column_begin;  // the columns of the map that the RoI reads
+  int32_t column_end;    // likewise
+  bool fits;             // false: beyond the tables' bounds
+};
+
+// Cells and weights of all taps. A cell's offset along y and its offset along x add up to its place, in elements, in
+// what the kernel reads: planes of the map, or repacked blocks.
+template <typename Real>
+struct TapTable {
+  int64_t* offsets;
+  Real* weights;
+};
+
+// A run of cells of a plane that is repacked as a whole.
+struct PackedRun {
+  int64_t plane_cell;   // of the first cell
+  int64_t packed_cell;  // likewise
+  int64_t cells;
+};
+
+// Repacks cells of some channels, so that the channels of a cell lie side by side.
+template <typename T>
+struct PackJob {
+  const T* planes;         // of the block's first channel
+  int64_t plane_size;      // elements
+  int32_t channels;        // of the block; the lanes after them are filled with 0
+  int32_t block_channels;  // lanes of a cell, a multiple of Lanes<T>
+  ComputeType<T>* packed;  // [cells, block_channels]
+};
+
+// What both ways of pooling need to know.
+template <typename T>
+struct PoolJob {
+  TapTable<ComputeType<T>> taps;
+  const RoiPlan* plans;  // in the order in which they are pooled
+  bool maximum;
+  int32_t output_height;  // bins
+  int32_t output_width;   // bins
+  int64_t channels;       // of the operator's output
+  T* output;              // [num_rois, channels, output_height, output_width]
+};
+
+// Pools RoIs out of a repacked block.
+template <typename T>
+struct PackedPoolJob : PoolJob<T> {
+  const ComputeType<T>* packed;  // [cells, block_channels]
+  int32_t block_channels;
+  int64_t channel_begin;  // of the block, among the output's channels
+  int32_t block_used;     // channels of the block that exist
+  bool stream;            // write the output past the caches
+};
+
+// Pools RoIs out of the map's own planes.
+template <typename T>
+struct DirectPoolJob : PoolJob<T> {
+  const T* planes;     // of the image's first channel
+  int64_t plane_size;  // elements
+};
+
+// A cell of a repacked block is one or two cache lines wide. Wider ones save little more of the work on taps, and
+// push the block out of the caches and its pages out of their table.
+constexpr int32_t kLineBytes = 64;
+constexpr int32_t kWidestBlockBytes = 2 * kLineBytes;
+
+// The widest RoI, in columns of the map, that the direct kernel pools.
+constexpr int32_t kWidestDirect = 2048;
+
+// The kernels of one element type.
+template <typename T>
+struct PoolingKernels {
+  void (*pack)(const PackJob<T>& job, const PackedRun& run);
+  void (*pool_packed)(const PackedPoolJob<T>& job, int64_t plan_begin, int64_t plan_end);
+  void (*pool_direct)(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t channel_begin, int64_t channel_end);
+};
+
+// The kernels of one instruction set.
+struct IsaKernels {
+  const char* name;
+  PoolingKernels<float> float32;
+  PoolingKernels<double> float64;
+  PoolingKernels<Float16> float16;
+  PoolingKernels<BFloat16> bfloat16;
+};
+
+}  // namespace ort_roialign::cpu

@@ -1,0 +1,304 @@
+// The fast forward pass of the operators whose samples lie on a grid along both axes: it lays the taps of all RoIs,
+// chooses between the two ways to pool, and runs them on the session's threads.
+//
+// Work is cut by the problem's shape alone and a bin is computed by one task in one order of operations, so a result
+// does not depend on the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/cost_model.h"
+#include "cpu/packed_layout.h"
+#include "cpu/roi_plans.h"
+#include "cpu/settings.h"
+
+namespace ort_roialign::cpu {
+
+template <typename T>
+const PoolingKernels<T>& kernels_for(const IsaKernels& isa) {
+  if constexpr (std::is_same_v<T, float>) return isa.float32;
+  if constexpr (std::is_same_v<T, double>) return isa.float64;
+  if constexpr (std::is_same_v<T, Float16>) return isa.float16;
+  if constexpr (std::is_same_v<T, BFloat16>) return isa.bfloat16;
+}
+
+template <typename Op, typename T>
+class PooledForward {
+ public:
+  using ProblemType = Problem<Op, T>;
+  using Real = typename ProblemType::Real;
+  using Plans = RoiPlans<Op, T>;
+
+  // `plans` are sorted by image.
+  PooledForward(const KernelCall& call, const ProblemType& problem, Plans& plans)
+      : call_(call),
+        problem_(problem),
+        plans_(plans),
+        kernels_(kernels_for<T>(*all_isas()[call.cpu_settings->isa].kernels)),
+        channel_blocks_(divide_up(problem.channels, kMostBlockChannels)) {
+    block_channels_ = round_up(divide_up(problem.channels, channel_blocks_), kLineBytes / sizeof(Real));
+    for (int64_t begin = 0; begin < plans.size();) {
+      int64_t end = begin + 1;
+      while (end < plans.size() && plans.image(end) == plans.image(begin)) ++end;
+      images_.push_back({begin, end, nullptr});
+      begin = end;
+    }
+  }
+
+  void run() {
+    lay_cells();
+    const bool packed = call_.cpu_settings->path ? call_.cpu_settings->path == Path::kPacked : packing_pays();
+    count_call(call_.cpu_settings->isa, packed ? Path::kPacked : Path::kDirect);
+    if (packed) {
+      run_packed();
+    } else {
+      run_direct();
+    }
+  }
+
+ private:
+  // Repacked blocks at a time, unless one is larger.
+  static constexpr int64_t kMostPackedBytes = int64_t{8} << 20;
+  // Output that would push the blocks out of the caches.
+  static constexpr int64_t kLeastStreamedBytes = int64_t{4} << 20;
+  static constexpr double kCostPerTask = 1 << 15;
+
+  struct Image {
+    int64_t plan_begin;
+    int64_t plan_end;
+    std::unique_ptr<PackedLayout> cells;
+  };
+
+  // A part of the work on one block of an image.
+  struct Task {
+    int64_t image;
+    int64_t block;
+    Real* packed;
+    int64_t begin;  // of runs or of plans
+    int64_t end;
+  };
+
+  static int64_t round_up(int64_t value, int64_t step) { return divide_up(value, step) * step; }
+
+  static constexpr int64_t kMostBlockChannels = kWidestBlockBytes / sizeof(Real);
+
+  static double bin_taps(const AxisPlan& axis) {
+    return static_cast<double>(axis.bin_end - axis.bin_begin) * axis.points * axis.taps;
+  }
+
+  void lay_cells() {
+    for (Image& image : images_) {
+      image.cells = std::make_unique<PackedLayout>(*call_.scratch, problem_.height, problem_.width);
+      for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
+        const RoiPlan& plan = plans_[index];
+        plans_.for_each_tap(plan.y, [&](int64_t row) { image.cells->add(row, plan.column_begin, plan.column_end); });
+      }
+      image.cells->close();
+    }
+  }
+
+  bool packing_pays() {
+    Work work;
+    for (const Image& image : images_) work.packed_cells += image.cells->cells();
+    for (int64_t index = 0; index < plans_.size(); ++index) {
+      const RoiPlan& plan = plans_[index];
+      const int32_t width = plan.column_end - plan.column_begin;
+      if (width > kWidestDirect) return true;
+      work.rois += 1;
+      work.bins += problem_.bins();
+      work.taps += bin_taps(plan.y) * bin_taps(plan.x);
+      const double steps = std::min<double>(divide_up(width, kLineBytes / sizeof(Real)), bin_taps(plan.x));
+      work.line_steps += bin_taps(plan.y) * steps;
+      work.line_taps += bin_taps(plan.y) / std::max(plan.y.taps, 1) * bin_taps(plan.x);
+    }
+    const double lines = static_cast<double>(block_channels_ * sizeof(Real)) / kLineBytes;
+    return channel_blocks_ * packed_cost(work, lines) < problem_.channels * direct_cost(work);
+  }
+
+  void fill_pool_job(PoolJob<T>& job) {
+    job.taps = plans_.table();
+    job.plans = plans_.data();
+    job.maximum = problem_.params.reduction == Reduction::kMaximum;
+    job.output_height = problem_.params.output_height;
+    job.output_width = problem_.params.output_width;
+    job.channels = problem_.channels;
+    job.output = static_cast<T*>(call_.outputs[0].data);
+  }
+
+  void run_direct() {
+    DirectPoolJob<T> job;
+    fill_pool_job(job);
+    job.plane_size = problem_.plane_size();
+    const int64_t width = problem_.width;
+    const int64_t groups = divide_up(problem_.channels, kChannelsPerDirectTask);
+    call_.parallel_for(plans_.size(), [&](int64_t index) {
+      plans_.place(plans_[index], [&](int64_t row) { return row * width; }, [](int64_t column) { return column; });
+    });
+    call_.parallel_for(plans_.size() * groups, [&](int64_t task) {
+      const RoiPlan& plan = plans_[task / groups];
+      DirectPoolJob<T> own = job;
+      own.planes = problem_.map + problem_.plane_offset(problem_.batch_indices[plan.roi], 0);
+      const int64_t begin = task % groups * kChannelsPerDirectTask;
+      kernels_.pool_direct(own, plan, begin, std::min(begin + kChannelsPerDirectTask, problem_.channels));
+    });
+  }
+
+  static constexpr int64_t kChannelsPerDirectTask = 64;
+
+  void run_packed() {
+    call_.parallel_for(images_.size(), [&](int64_t number) {
+      const Image& image = images_[number];
+      for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
+        plans_.place(
+            plans_[index], [&](int64_t row) { return image.cells->row_base(row) * block_channels_; },
+            [&](int64_t column) { return column * block_channels_; });
+      }
+    });
+    const int64_t units = images_.size() * channel_blocks_;
+    int64_t most_cells = 0;
+    int64_t all_cells = 0;
+    for (const Image& image : images_) {
+      most_cells = std::max(most_cells, image.cells->cells());
+      all_cells += image.cells->cells() * channel_blocks_;
+    }
+    const int64_t capacity = std::max<int64_t>(
+        most_cells, std::min<int64_t>(all_cells, kMostPackedBytes / (block_channels_ * sizeof(Real))));
+    ScratchArray<Real> packed(*call_.scratch, capacity * block_channels_);
+    for (int64_t unit = 0; unit < units;) {
+      std::vector<Task> packing;
+      std::vector<Task> pooling;
+      int64_t cells = 0;
+      for (; unit < units; ++unit) {
+        const Image& image = images_[unit / channel_blocks_];
+        if (cells + image.cells->cells() > capacity) break;
+        add_tasks(unit, packed.data() + cells * block_channels_, packing, pooling);
+        cells += image.cells->cells();
+      }
+      call_.parallel_for(packing.size(), [&](int64_t task) { pack(packing[task]); });
+      call_.parallel_for(pooling.size(), [&](int64_t task) { pool(pooling[task]); });
+    }
+  }
+
+  void add_tasks(int64_t unit, Real* packed, std::vector<Task>& packing, std::vector<Task>& pooling) {
+    const int64_t number = unit / channel_blocks_;
+    const Image& image = images_[number];
+    Task task{number, unit % channel_blocks_, packed, 0, 0};
+    const int64_t runs = image.cells->runs().size();
+    for (int64_t run = 0; run < runs; run = task.end) {
+      task.begin = run;
+      task.end = run + 1;
+      packing.push_back(task);
+    }
+    for (int64_t begin = image.plan_begin; begin < image.plan_end; begin = task.end) {
+      task.begin = begin;
+      task.end = begin;
+      for (double cost = 0; task.end < image.plan_end && cost < kCostPerTask; ++task.end) {
+        cost += bin_taps(plans_[task.end].y) * bin_taps(plans_[task.end].x) + kUnpackBin * problem_.bins();
+      }
+      pooling.push_back(task);
+    }
+  }
+
+  int32_t used_channels(int64_t block) const {
+    return static_cast<int32_t>(std::min(block_channels_, problem_.channels - block * block_channels_));
+  }
+
+  void pack(const Task& task) {
+    const Image& image = images_[task.image];
+    PackJob<T> job;
+    job.planes = problem_.map + problem_.plane_offset(plans_.image(image.plan_begin), task.block * block_channels_);
+    job.plane_size = problem_.plane_size();
+    job.channels = used_channels(task.block);
+    job.block_channels = static_cast<int32_t>(block_channels_);
+    job.packed = task.packed;
+    for (int64_t run = task.begin; run < task.end; ++run) kernels_.pack(job, image.cells->runs()[run]);
+  }
+
+  void pool(const Task& task) {
+    PackedPoolJob<T> job;
+    fill_pool_job(job);
+    job.packed = task.packed;
+    job.block_channels = static_cast<int32_t>(block_channels_);
+    job.channel_begin = task.block * block_channels_;
+    job.block_used = used_channels(task.block);
+    job.stream = problem_.num_rois * problem_.channels * problem_.bins() * int64_t{sizeof(T)} > kLeastStreamedBytes;
+    kernels_.pool_packed(job, task.begin, task.end);
+  }
+
+  const KernelCall& call_;
+  const ProblemType& problem_;
+  Plans& plans_;
+  const PoolingKernels<T>& kernels_;
+  int64_t channel_blocks_;
+  int64_t block_channels_;
+  std::vector<Image> images_;
+};
+
+// The order in which RoIs are pooled: by image, and where a block of the map does not fit the nearest caches so that
+// RoIs that lie close together follow one another.
+struct RoiTurn {
+  int64_t image;
+  int32_t band;
+  int32_t column;
+  int64_t roi;
+
+  bool operator<(const RoiTurn& other) const {
+    if (image != other.image) return image < other.image;
+    if (band != other.band) return band < other.band;
+    if (column != other.column) return column < other.column;
+    return roi < other.roi;
+  }
+};
+
+template <typename Op, typename T>
+void put_in_order(const Problem<Op, T>& problem, const typename Problem<Op, T>::Region* regions,
+                  ScratchArray<RoiTurn>& turns) {
+  constexpr int64_t kNearCacheBytes = int64_t{1} << 19;
+  constexpr int32_t kRowsPerBand = 16;
+  const bool near = problem.plane_size() * kWidestBlockBytes <= kNearCacheBytes;
+  for (int64_t roi = 0; roi < turns.size(); ++roi) {
+    const auto& region = regions[roi];
+    const int32_t band = near ? 0 : region.y.middle_cell(problem.params.output_height) / kRowsPerBand;
+    const int32_t column = near ? 0 : region.x.middle_cell(problem.params.output_width);
+    turns[roi] = {problem.batch_indices[roi], band, band % 2 == 0 ? column : -column, roi};
+  }
+  if (!std::is_sorted(turns.begin(), turns.end())) std::sort(turns.begin(), turns.end());
+}
+
+// Pools all RoIs of a call, as many at a time as the tables of taps have room for. `plain(roi)` pools one that the
+// tables have no room for.
+template <typename Op, typename T, typename Plain>
+void pool_all(const KernelCall& call, const Problem<Op, T>& problem, const typename Problem<Op, T>::Region* regions,
+              Plain plain) {
+  constexpr int64_t kMostTaps = int64_t{1} << 19;  // 6 MB in float32
+  ScratchArray<RoiTurn> turns(*call.scratch, problem.num_rois);
+  put_in_order<Op, T>(problem, regions, turns);
+  ScratchArray<RoiBound> bounds(*call.scratch, problem.num_rois);
+  ScratchArray<int64_t> chosen(*call.scratch, problem.num_rois);
+  for (int64_t next = 0; next < problem.num_rois;) {
+    int64_t count = 0;
+    double taps = 0;
+    for (; next < problem.num_rois; ++next) {
+      const int64_t roi = turns[next].roi;
+      bounds[roi] = RoiPlans<Op, T>::bound(problem, regions[roi]);
+      const double more = bounds[roi].taps(problem.params.output_height, problem.params.output_width);
+      if (more > kMostTaps) {
+        plain(roi);
+        continue;
+      }
+      if (taps + more > kMostTaps) break;
+      taps += more;
+      chosen[count++] = roi;
+    }
+    if (count == 0) continue;
+    RoiPlans<Op, T> plans(call, problem, chosen.data(), count, bounds.data(), regions);
+    plans.take_out_unfit(plain);
+    if (plans.size() > 0) PooledForward<Op, T>(call, problem, plans).run();
+  }
+}
+
+}  // namespace ort_roialign::cpu
