@@ -59,7 +59,8 @@ class Engine {
 
   static void forward(const KernelCall& call) {
     const ProblemType problem = make_problem<Op, T>(call, 0);
-    const std::vector<Region> regions = locate_all(problem, call.operator_name);
+    ScratchArray<Region> regions(*call.scratch, problem.num_rois);
+    locate_all(problem, call.operator_name, regions.data());
     if (problem.num_rois == 0 || problem.channels == 0) return;
     if constexpr (Op::kHasAverage) {
       if (call.cpu_settings->path != Path::kPlain) {
@@ -73,7 +74,8 @@ class Engine {
 
   static void backward(const KernelCall& call) {
     const ProblemType problem = make_problem<Op, T>(call, 1);
-    const std::vector<Region> regions = locate_all(problem, call.operator_name);
+    ScratchArray<Region> regions(*call.scratch, problem.num_rois);
+    locate_all(problem, call.operator_name, regions.data());
     const T* output_gradient = static_cast<const T*>(call.inputs[0].data);
     T* map_gradient = static_cast<T*>(call.outputs[0].data);
     const int64_t per_task =
@@ -153,9 +155,7 @@ class Engine {
   };
 
   // Throws for the first RoI that breaks the contract.
-  static std::vector<Region> locate_all(const ProblemType& problem, const std::string& op) {
-    std::vector<Region> regions;
-    regions.reserve(problem.num_rois);
+  static void locate_all(const ProblemType& problem, const std::string& op, Region* regions) {
     for (int64_t roi = 0; roi < problem.num_rois; ++roi) {
       switch (problem.fault(roi)) {
         case RoiFault::kBatchIndex:
@@ -166,10 +166,9 @@ class Engine {
                                      problem.coordinate(roi, 0), ", ", problem.coordinate(roi, 1), ", ",
                                      problem.coordinate(roi, 2), ", ", problem.coordinate(roi, 3), "]"));
         case RoiFault::kNone:
-          regions.push_back(problem.region(roi));
+          regions[roi] = problem.region(roi);
       }
     }
-    return regions;
   }
 
   static TapLists<Real> row_taps(const ProblemType& problem, const Region& region) {

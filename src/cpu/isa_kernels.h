@@ -71,6 +71,7 @@ struct PoolJob {
   int32_t output_width;   // bins
   int64_t channels;       // of the operator's output
   T* output;              // [num_rois, channels, output_height, output_width]
+  bool stream;            // write the output past the caches
 };
 
 // Pools RoIs out of a repacked block.
@@ -80,7 +81,6 @@ struct PackedPoolJob : PoolJob<T> {
   int32_t block_channels;
   int64_t channel_begin;  // of the block, among the output's channels
   int32_t block_used;     // channels of the block that exist
-  bool stream;            // write the output past the caches
 };
 
 // Pools RoIs out of the map's own planes.
@@ -95,8 +95,9 @@ struct DirectPoolJob : PoolJob<T> {
 constexpr int32_t kLineBytes = 64;
 constexpr int32_t kWidestBlockBytes = 2 * kLineBytes;
 
-// The widest RoI, in columns of the map, that the direct kernel pools.
-constexpr int32_t kWidestDirect = 2048;
+// The widest RoI, in columns of the map, and the most bins across that the direct kernel pools.
+constexpr int32_t kWidestDirect = 1024;
+constexpr int32_t kMostDirectBins = 256;
 
 // The kernels of one element type.
 template <typename T>

@@ -39,8 +39,10 @@ class PooledForward {
         problem_(problem),
         plans_(plans),
         kernels_(kernels_for<T>(*all_isas()[call.cpu_settings->isa].kernels)),
+        prices_(problem.params.reduction == Reduction::kMaximum ? kMaximumPrices : kAveragePrices),
+        groups_(static_cast<double>(divide_up(problem.channels, kGroup))),
         channel_blocks_(divide_up(problem.channels, kMostBlockChannels)) {
-    block_channels_ = round_up(divide_up(problem.channels, channel_blocks_), kLineBytes / sizeof(Real));
+    block_channels_ = round_up(divide_up(problem.channels, channel_blocks_), kGroup);
     for (int64_t begin = 0; begin < plans.size();) {
       int64_t end = begin + 1;
       while (end < plans.size() && plans.image(end) == plans.image(begin)) ++end;
@@ -50,10 +52,10 @@ class PooledForward {
   }
 
   void run() {
-    lay_cells();
-    const bool packed = call_.cpu_settings->path ? call_.cpu_settings->path == Path::kPacked : packing_pays();
-    count_call(call_.cpu_settings->isa, packed ? Path::kPacked : Path::kDirect);
-    if (packed) {
+    const Path path = choose_path();
+    count_call(call_.cpu_settings->isa, path);
+    if (path == Path::kPacked) {
+      lay_cells();
       run_packed();
     } else {
       run_direct();
@@ -65,7 +67,8 @@ class PooledForward {
   static constexpr int64_t kMostPackedBytes = int64_t{8} << 20;
   // Output that would push the blocks out of the caches.
   static constexpr int64_t kLeastStreamedBytes = int64_t{4} << 20;
-  static constexpr double kCostPerTask = 1 << 15;
+  static constexpr double kNanosecondsPerTask = 20e3;
+  static constexpr double kLeastParallelNanoseconds = 20e3;
 
   struct Image {
     int64_t plan_begin;
@@ -84,14 +87,18 @@ class PooledForward {
 
   static int64_t round_up(int64_t value, int64_t step) { return divide_up(value, step) * step; }
 
+  // Channels of a cache line.
+  static constexpr int64_t kGroup = kLineBytes / sizeof(Real);
   static constexpr int64_t kMostBlockChannels = kWidestBlockBytes / sizeof(Real);
 
   static double bin_taps(const AxisPlan& axis) {
     return static_cast<double>(axis.bin_end - axis.bin_begin) * axis.points * axis.taps;
   }
 
+  // What the RoIs read of each image, laid once.
   void lay_cells() {
     for (Image& image : images_) {
+      if (image.cells != nullptr) continue;
       image.cells = std::make_unique<PackedLayout>(*call_.scratch, problem_.height, problem_.width);
       for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
         const RoiPlan& plan = plans_[index];
@@ -101,22 +108,53 @@ class PooledForward {
     }
   }
 
-  bool packing_pays() {
+  // The work of one RoI, without the cells, which RoIs share.
+  Work work_of(const RoiPlan& plan) const {
+    const double rows = bin_taps(plan.y);
+    const double columns = bin_taps(plan.x);
+    const double strips = rows / std::max(plan.y.taps, 1);
+    const double steps = std::min<double>(divide_up(plan.column_end - plan.column_begin, kGroup), columns);
     Work work;
-    for (const Image& image : images_) work.packed_cells += image.cells->cells();
+    work.rois = 1;
+    work.bins = static_cast<double>(problem_.bins());
+    work.squares = static_cast<double>(divide_up(problem_.bins(), kGroup));
+    work.taps = rows * columns;
+    work.row_steps = rows * steps;
+    work.strip_steps = strips * steps;
+    work.strip_taps = strips * columns;
+    return work;
+  }
+
+  // Also sets `cost_`.
+  Path choose_path() {
+    Work work;
+    double most_cells = 0;
+    bool fits_direct = problem_.params.output_width <= kMostDirectBins;
     for (int64_t index = 0; index < plans_.size(); ++index) {
       const RoiPlan& plan = plans_[index];
       const int32_t width = plan.column_end - plan.column_begin;
-      if (width > kWidestDirect) return true;
-      work.rois += 1;
-      work.bins += problem_.bins();
-      work.taps += bin_taps(plan.y) * bin_taps(plan.x);
-      const double steps = std::min<double>(divide_up(width, kLineBytes / sizeof(Real)), bin_taps(plan.x));
-      work.line_steps += bin_taps(plan.y) * steps;
-      work.line_taps += bin_taps(plan.y) / std::max(plan.y.taps, 1) * bin_taps(plan.x);
+      fits_direct = fits_direct && width <= kWidestDirect;
+      most_cells = std::max(most_cells, std::min<double>(bin_taps(plan.y), problem_.height) * width);
+      work.add(work_of(plan));
     }
-    const double lines = static_cast<double>(block_channels_ * sizeof(Real)) / kLineBytes;
-    return channel_blocks_ * packed_cost(work, lines) < problem_.channels * direct_cost(work);
+    const auto packed = [&](double cells) {
+      work.cells = cells;
+      return packed_cost(prices_, work, groups_);
+    };
+    const double direct = direct_cost(prices_, work, groups_, static_cast<double>(problem_.channels));
+    if (!fits_direct || call_.cpu_settings->path == Path::kPacked) {
+      cost_ = packed(most_cells);
+      return Path::kPacked;
+    }
+    cost_ = direct;
+    // The cells are counted only where the largest RoI's do not settle it.
+    if (call_.cpu_settings->path == Path::kDirect || direct <= packed(most_cells)) return Path::kDirect;
+    lay_cells();
+    double cells = 0;
+    for (const Image& image : images_) cells += static_cast<double>(image.cells->cells());
+    if (direct <= packed(cells)) return Path::kDirect;
+    cost_ = packed(cells);
+    return Path::kPacked;
   }
 
   void fill_pool_job(PoolJob<T>& job) {
@@ -127,6 +165,17 @@ class PooledForward {
     job.output_width = problem_.params.output_width;
     job.channels = problem_.channels;
     job.output = static_cast<T*>(call_.outputs[0].data);
+    job.stream = problem_.num_rois * problem_.channels * problem_.bins() * int64_t{sizeof(T)} > kLeastStreamedBytes;
+  }
+
+  // Runs task(0) … task(count - 1), on the session's threads where they cost enough to be worth waking them.
+  template <typename Body>
+  void for_tasks(int64_t count, double nanoseconds, Body body) {
+    if (nanoseconds < kLeastParallelNanoseconds) {
+      for (int64_t task = 0; task < count; ++task) body(task);
+    } else {
+      call_.parallel_for(count, body);
+    }
   }
 
   void run_direct() {
@@ -134,30 +183,31 @@ class PooledForward {
     fill_pool_job(job);
     job.plane_size = problem_.plane_size();
     const int64_t width = problem_.width;
-    const int64_t groups = divide_up(problem_.channels, kChannelsPerDirectTask);
-    call_.parallel_for(plans_.size(), [&](int64_t index) {
-      plans_.place(plans_[index], [&](int64_t row) { return row * width; }, [](int64_t column) { return column; });
-    });
-    call_.parallel_for(plans_.size() * groups, [&](int64_t task) {
-      const RoiPlan& plan = plans_[task / groups];
+    plans_.place(0, plans_.size(), [&](int64_t row) { return row * width; }, [](int64_t column) { return column; });
+    // A task is some RoIs on some groups of channels: whole RoIs where they are cheap.
+    const double each = cost_ / (static_cast<double>(plans_.size()) * groups_);
+    const int64_t most = static_cast<int64_t>(kNanosecondsPerTask / each) + 1;  // pairs of a RoI and a group
+    const int64_t channels = std::min(most * kGroup, round_up(problem_.channels, kGroup));
+    const int64_t parts = divide_up(problem_.channels, channels);
+    const int64_t rois = std::max<int64_t>(most / divide_up(channels, kGroup), 1);
+    for_tasks(divide_up(plans_.size(), rois) * parts, cost_, [&](int64_t task) {
+      const int64_t begin = task % parts * channels;
+      const int64_t end = std::min(begin + channels, problem_.channels);
+      const int64_t first = task / parts * rois;
       DirectPoolJob<T> own = job;
-      own.planes = problem_.map + problem_.plane_offset(problem_.batch_indices[plan.roi], 0);
-      const int64_t begin = task % groups * kChannelsPerDirectTask;
-      kernels_.pool_direct(own, plan, begin, std::min(begin + kChannelsPerDirectTask, problem_.channels));
+      for (int64_t index = first; index < std::min(first + rois, plans_.size()); ++index) {
+        own.planes = problem_.map + problem_.plane_offset(plans_.image(index), 0);
+        kernels_.pool_direct(own, plans_[index], begin, end);
+      }
     });
   }
 
-  static constexpr int64_t kChannelsPerDirectTask = 64;
-
   void run_packed() {
-    call_.parallel_for(images_.size(), [&](int64_t number) {
-      const Image& image = images_[number];
-      for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
-        plans_.place(
-            plans_[index], [&](int64_t row) { return image.cells->row_base(row) * block_channels_; },
-            [&](int64_t column) { return column * block_channels_; });
-      }
-    });
+    for (const Image& image : images_) {
+      plans_.place(
+          image.plan_begin, image.plan_end, [&](int64_t row) { return image.cells->row_base(row) * block_channels_; },
+          [&](int64_t column) { return column * block_channels_; });
+    }
     const int64_t units = images_.size() * channel_blocks_;
     int64_t most_cells = 0;
     int64_t all_cells = 0;
@@ -178,8 +228,9 @@ class PooledForward {
         add_tasks(unit, packed.data() + cells * block_channels_, packing, pooling);
         cells += image.cells->cells();
       }
-      call_.parallel_for(packing.size(), [&](int64_t task) { pack(packing[task]); });
-      call_.parallel_for(pooling.size(), [&](int64_t task) { pool(pooling[task]); });
+      const double part = cost_ * static_cast<double>(cells) / static_cast<double>(all_cells);
+      for_tasks(packing.size(), part, [&](int64_t task) { pack(packing[task]); });
+      for_tasks(pooling.size(), part, [&](int64_t task) { pool(pooling[task]); });
     }
   }
 
@@ -196,8 +247,8 @@ class PooledForward {
     for (int64_t begin = image.plan_begin; begin < image.plan_end; begin = task.end) {
       task.begin = begin;
       task.end = begin;
-      for (double cost = 0; task.end < image.plan_end && cost < kCostPerTask; ++task.end) {
-        cost += bin_taps(plans_[task.end].y) * bin_taps(plans_[task.end].x) + kUnpackBin * problem_.bins();
+      for (double cost = 0; task.end < image.plan_end && cost < kNanosecondsPerTask; ++task.end) {
+        cost += packed_cost(prices_, work_of(plans_[task.end]), static_cast<double>(block_channels_ / kGroup));
       }
       pooling.push_back(task);
     }
@@ -225,7 +276,6 @@ class PooledForward {
     job.block_channels = static_cast<int32_t>(block_channels_);
     job.channel_begin = task.block * block_channels_;
     job.block_used = used_channels(task.block);
-    job.stream = problem_.num_rois * problem_.channels * problem_.bins() * int64_t{sizeof(T)} > kLeastStreamedBytes;
     kernels_.pool_packed(job, task.begin, task.end);
   }
 
@@ -233,9 +283,12 @@ class PooledForward {
   const ProblemType& problem_;
   Plans& plans_;
   const PoolingKernels<T>& kernels_;
+  const Prices& prices_;
+  double groups_;  // of channels
   int64_t channel_blocks_;
   int64_t block_channels_;
   std::vector<Image> images_;
+  double cost_ = 0;  // of the chosen path, in nanoseconds of one thread
 };
 
 // The order in which RoIs are pooled: by image, and where a block of the map does not fit the nearest caches so that

@@ -71,6 +71,7 @@ struct OutputSpec {
 // Evaluates a rule on the inputs' shapes.
 inline Shape evaluate(const ShapeRule& rule, const std::vector<Shape>& inputs) {
   Shape shape;
+  shape.reserve(rule.size());
   for (const DimensionRule& dimension : rule) {
     shape.push_back(dimension.input < 0 ? dimension.constant : inputs[dimension.input][dimension.axis]);
   }

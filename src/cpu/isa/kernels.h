@@ -220,27 +220,34 @@ void pool_bins_any(const PackedPoolJob<T>& job, const RoiPlan& plan, int32_t bin
   }
 }
 
-// Writes staged bins of one RoI and block, from bin `bin_begin` on, to the output.
+// Where the bins of one RoI and some channels go.
+template <typename T>
+struct BinTarget {
+  T* output;         // of the first channel's first bin
+  int32_t channels;  // that exist
+  int32_t bins;      // of a channel
+  bool stream;       // past the caches
+};
+
+// Writes bins [bin_begin, bin_begin + num_bins), staged as [num_bins, kBlock].
 template <typename T, int kBlock, int kStagedBins>
-void write_bins(const PackedPoolJob<T>& job, const ComputeType<T>* staging, T* output, int32_t bin_begin,
-                int32_t num_bins) {
+void write_bins(const BinTarget<T>& target, const ComputeType<T>* staging, int32_t bin_begin, int32_t num_bins) {
   constexpr int kLanes = Vector<ComputeType<T>>::kLanes;
-  const int64_t bins = static_cast<int64_t>(job.output_height) * job.output_width;
-  for (int32_t lane = 0; lane < job.block_used; lane += kLanes) {
-    const int32_t channels = smaller(job.block_used - lane, kLanes);
-    T* to = output + lane * bins;
-    if (num_bins == bins) {
+  for (int32_t lane = 0; lane < target.channels; lane += kLanes) {
+    const int32_t channels = smaller(target.channels - lane, kLanes);
+    T* to = target.output + static_cast<int64_t>(lane) * target.bins;
+    if (num_bins == target.bins) {
       // The channels' bins are one piece of memory, which is put together before any of it is written: a line that is
       // written in parts, between parts of others, costs several times as much.
       alignas(kLineBytes) T whole[kLanes * kStagedBins];
-      unpack<T>(staging + lane, num_bins, kBlock, channels, whole, bins);
-      if (job.stream) {
-        stream(whole, to, channels * bins);
+      unpack<T>(staging + lane, num_bins, kBlock, channels, whole, num_bins);
+      if (target.stream) {
+        stream(whole, to, channels * num_bins);
       } else {
-        __builtin_memcpy(to, whole, channels * bins * sizeof(T));
+        __builtin_memcpy(to, whole, channels * num_bins * sizeof(T));
       }
     } else {
-      unpack<T>(staging + lane, num_bins, kBlock, channels, to + bin_begin, bins);
+      unpack<T>(staging + lane, num_bins, kBlock, channels, to + bin_begin, target.bins);
     }
   }
 }
@@ -251,14 +258,15 @@ void pool_block(const PackedPoolJob<T>& job, int64_t plan_begin, int64_t plan_en
   constexpr int kBlock = kVectors * Vector<Real>::kLanes;
   constexpr int32_t kStagedBins = kStagingBytes / (kBlock * static_cast<int>(sizeof(Real)));
   alignas(kLineBytes) Real staging[kStagedBins * kBlock];
-  const int64_t bins = static_cast<int64_t>(job.output_height) * job.output_width;
+  const int32_t bins = job.output_height * job.output_width;
   for (int64_t index = plan_begin; index < plan_end; ++index) {
     const RoiPlan& plan = job.plans[index];
-    T* output = job.output + (plan.roi * job.channels + job.channel_begin) * bins;
-    for (int64_t at = 0; at < bins; at += kStagedBins) {
-      const int64_t end = at + kStagedBins < bins ? at + kStagedBins : bins;
+    const int64_t first_channel = plan.roi * job.channels + job.channel_begin;
+    const BinTarget<T> target{job.output + first_channel * bins, job.block_used, bins, job.stream};
+    for (int32_t at = 0; at < bins; at += kStagedBins) {
+      const int32_t end = at + smaller(kStagedBins, bins - at);
       pool_bins_any<T, kVectors>(job, plan, at, end, staging);
-      write_bins<T, kBlock, kStagedBins>(job, staging, output, at, end - at);
+      write_bins<T, kBlock, kStagedBins>(target, staging, at, end - at);
     }
   }
   if (job.stream) stream_end();
@@ -295,63 +303,107 @@ struct ColumnSteps {
   }
 };
 
+// One row of the map, as wide as a RoI, interpolated between rows or summed over them: [columns, kLanes channels].
+template <typename T>
+struct Strip {
+  using Real = ComputeType<T>;
+  using V = Vector<Real>;
+  alignas(kLineBytes) Real cells[(kWidestDirect + V::kLanes) * V::kLanes];
+
+  // Sums `num_rows` rows, for the columns that the steps name.
+  void fill(const T* planes, int64_t plane_size, int32_t channels, BinTaps<Real> rows, int32_t num_rows,
+            const ColumnSteps<V::kLanes>& steps, int32_t width) {
+    for (int32_t step = 0; step < steps.count; ++step) {
+      const int32_t start = steps.starts[step];
+      const int32_t count = smaller(width - start, V::kLanes);
+      V square[V::kLanes];
+      if (count == V::kLanes && channels == V::kLanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < V::kLanes; ++i) square[i] = V::broadcast(0);
+        for (int32_t row = 0; row < num_rows; ++row) {
+          const V weight = V::broadcast(rows.weights[row]);
+          const T* from = planes + rows.offsets[row] + start;
+#pragma GCC unroll 16
+          for (int i = 0; i < V::kLanes; ++i)
+            square[i] = multiply_add(V::load(from + i * plane_size), weight, square[i]);
+        }
+      } else {
+        for (V& vector : square) vector = V::broadcast(0);
+        for (int32_t row = 0; row < num_rows; ++row) {
+          const V weight = V::broadcast(rows.weights[row]);
+          const T* from = planes + rows.offsets[row] + start;
+          for (int i = 0; i < channels; ++i) {
+            square[i] = multiply_add(V::load_some(from + i * plane_size, count), weight, square[i]);
+          }
+        }
+      }
+      transpose(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < V::kLanes; ++i) square[i].store(cells + (start + i) * V::kLanes);
+    }
+  }
+};
+
+// Pools one row of bins out of strips, to staging[output_width, kLanes].
+template <typename T>
+void pool_bin_row(const DirectPoolJob<T>& job, const RoiPlan& plan, const T* planes, int32_t channels, int32_t bin_y,
+                  const ColumnSteps<Vector<ComputeType<T>>::kLanes>& steps, Strip<T>& strip, ComputeType<T>* staging) {
+  using Real = ComputeType<T>;
+  using V = Vector<Real>;
+  const AxisPlan& y = plan.y;
+  const AxisPlan& x = plan.x;
+  const bool empty = bin_y < y.bin_begin || bin_y >= y.bin_end;
+  const bool whole = bin_y >= y.whole_begin && bin_y < y.whole_end;
+  for (int32_t bin = 0; bin < job.output_width; ++bin) {
+    const bool lowest = job.maximum && !empty && whole && bin >= x.whole_begin && bin < x.whole_end;
+    V::broadcast(lowest ? -static_cast<Real>(__builtin_inff()) : Real{0}).store(staging + bin * V::kLanes);
+  }
+  if (empty) return;
+  for (int32_t point = 0; point < y.points; ++point) {
+    BinTaps<Real> rows = bin_taps(job.taps, y, bin_y);
+    rows.offsets += point * y.taps;
+    rows.weights += point * y.taps;
+    strip.fill(planes, job.plane_size, channels, rows, y.taps, steps, plan.column_end - plan.column_begin);
+    for (int32_t bin = x.bin_begin; bin < x.bin_end; ++bin) {
+      const BinTaps<Real> columns = bin_taps(job.taps, x, bin);
+      V pooled = V::load(staging + bin * V::kLanes);
+      for (int32_t tap = 0, column = 0; column < x.points; ++column) {
+        V sum = V::broadcast(0);
+        for (const int32_t end = tap + x.taps; tap < end; ++tap) {
+          const Real* cell = strip.cells + (columns.offsets[tap] - plan.column_begin) * V::kLanes;
+          sum = multiply_add(V::load(cell), V::broadcast(columns.weights[tap]), sum);
+        }
+        pooled = job.maximum ? maximum(pooled, sum) : sum;
+      }
+      pooled.store(staging + bin * V::kLanes);
+    }
+  }
+}
+
 template <typename T>
 void pool_direct(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t channel_begin, int64_t channel_end) {
   using Real = ComputeType<T>;
-  using V = Vector<Real>;
-  constexpr int kLanes = V::kLanes;
-  const AxisPlan& y = plan.y;
-  const AxisPlan& x = plan.x;
+  constexpr int kLanes = Vector<Real>::kLanes;
+  constexpr int32_t kStagedBins = kStagingBytes / (kLanes * static_cast<int>(sizeof(Real)));
+  static_assert(kMostDirectBins <= kStagedBins, "a row of bins is staged as a whole");
   const ColumnSteps<kLanes> steps(job.taps, plan);
-  const int32_t width = plan.column_end - plan.column_begin;
-  // One row of the map, interpolated between rows or summed over them; and one row of bins.
-  alignas(kLineBytes) Real line[kWidestDirect + kLanes];
-  alignas(kLineBytes) Real bins[kWidestDirect + kLanes];
-  for (int32_t bin = 0; bin < job.output_width; ++bin) bins[bin] = 0;
-  const Real* cells = line - plan.column_begin;
-  for (int64_t channel = channel_begin; channel < channel_end; ++channel) {
-    const T* plane = job.planes + channel * job.plane_size + plan.column_begin;
-    T* output = job.output + (plan.roi * job.channels + channel) * job.output_height * job.output_width;
-    for (int32_t bin_y = 0; bin_y < job.output_height; ++bin_y, output += job.output_width) {
-      const bool empty = bin_y < y.bin_begin || bin_y >= y.bin_end;
-      const bool whole = bin_y >= y.whole_begin && bin_y < y.whole_end;
-      for (int32_t bin = x.bin_begin; bin < x.bin_end; ++bin) {
-        const bool least = job.maximum && !empty && whole && bin >= x.whole_begin && bin < x.whole_end;
-        bins[bin] = least ? -static_cast<Real>(__builtin_inff()) : Real{0};
+  Strip<T> strip;
+  alignas(kLineBytes) Real staging[kStagedBins * kLanes];
+  const int32_t bins = job.output_height * job.output_width;
+  const int32_t rows_at_once = smaller(kStagedBins / job.output_width, job.output_height);
+  for (int64_t channel = channel_begin; channel < channel_end; channel += kLanes) {
+    const int32_t channels = channel_end - channel < kLanes ? static_cast<int32_t>(channel_end - channel) : kLanes;
+    const T* planes = job.planes + channel * job.plane_size + plan.column_begin;
+    const BinTarget<T> target{job.output + (plan.roi * job.channels + channel) * bins, channels, bins, job.stream};
+    for (int32_t first = 0; first < job.output_height; first += rows_at_once) {
+      const int32_t rows = smaller(rows_at_once, job.output_height - first);
+      for (int32_t row = 0; row < rows; ++row) {
+        pool_bin_row(job, plan, planes, channels, first + row, steps, strip, staging + row * job.output_width * kLanes);
       }
-      for (int32_t point = 0; !empty && point < y.points; ++point) {
-        const int64_t first = y.taps_of_bin(bin_y) + point * y.taps;
-        for (int32_t step = 0; step < steps.count; ++step) {
-          const int32_t at = steps.starts[step];
-          const int32_t count = smaller(width - at, kLanes);
-          V sum = V::broadcast(0);
-          for (int64_t tap = first; tap < first + y.taps; ++tap) {
-            const T* from = plane + job.taps.offsets[tap] + at;
-            const V row = count == kLanes ? V::load(from) : V::load_some(from, count);
-            sum = multiply_add(row, V::broadcast(job.taps.weights[tap]), sum);
-          }
-          sum.store(line + at);
-        }
-        for (int32_t bin = x.bin_begin; bin < x.bin_end; ++bin) {
-          int64_t tap = x.taps_of_bin(bin);
-          for (int32_t column = 0; column < x.points; ++column) {
-            Real sum = 0;
-            for (const int64_t end = tap + x.taps; tap < end; ++tap) {
-              sum += cells[job.taps.offsets[tap]] * job.taps.weights[tap];
-            }
-            if (!job.maximum) {
-              bins[bin] = sum;
-            } else if (!(sum <= bins[bin]) && bins[bin] == bins[bin]) {
-              bins[bin] = sum;
-            }
-          }
-        }
-      }
-      for (int32_t at = 0; at < job.output_width; at += kLanes) {
-        V::load(bins + at).store_some(output + at, smaller(job.output_width - at, kLanes));
-      }
+      write_bins<T, kLanes, kStagedBins>(target, staging, first * job.output_width, rows * job.output_width);
     }
   }
+  if (job.stream) stream_end();
 }
 
 template <typename T>
