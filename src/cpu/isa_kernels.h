@@ -16,7 +16,7 @@ namespace ort_roialign::cpu {
 struct AxisPlan {
   int32_t bin_begin;    // the bins with samples inside the map; all others are 0
   int32_t bin_end;      // likewise
-  int32_t whole_begin;  // the bins with no sample outside the map; a maximum over any other bin is at least 0
+  int32_t whole_begin;  // of a maximum: the bins with no sample outside the map; any other bin's is at least 0
   int32_t whole_end;    // likewise
   int32_t points;       // a bin
   int32_t taps;         // a point

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -51,14 +52,18 @@ class PooledForward {
     }
   }
 
-  void run() {
+  // `plain(roi)` pools one RoI, where neither way is open.
+  template <typename Plain>
+  void run(Plain plain) {
     const Path path = choose_path();
     count_call(call_.cpu_settings->isa, path);
-    if (path == Path::kPacked) {
-      lay_cells();
-      run_packed();
-    } else {
-      run_direct();
+    switch (path) {
+      case Path::kPacked:
+        return run_packed();
+      case Path::kDirect:
+        return run_direct();
+      case Path::kPlain:
+        for (int64_t index = 0; index < plans_.size(); ++index) plain(plans_[index].roi);
     }
   }
 
@@ -142,19 +147,28 @@ class PooledForward {
       return packed_cost(prices_, work, groups_);
     };
     const double direct = direct_cost(prices_, work, groups_, static_cast<double>(problem_.channels));
-    if (!fits_direct || call_.cpu_settings->path == Path::kPacked) {
-      cost_ = packed(most_cells);
-      return Path::kPacked;
+    const auto choose = [&](Path path, double cost) {
+      cost_ = cost;
+      return path;
+    };
+    // The cells are laid only where the largest RoI's do not settle it.
+    const std::optional<Path> forced = call_.cpu_settings->path;
+    if (fits_direct && (forced == Path::kDirect || (!forced && direct <= packed(most_cells)))) {
+      return choose(Path::kDirect, direct);
     }
-    cost_ = direct;
-    // The cells are counted only where the largest RoI's do not settle it.
-    if (call_.cpu_settings->path == Path::kDirect || direct <= packed(most_cells)) return Path::kDirect;
     lay_cells();
     double cells = 0;
-    for (const Image& image : images_) cells += static_cast<double>(image.cells->cells());
-    if (direct <= packed(cells)) return Path::kDirect;
-    cost_ = packed(cells);
-    return Path::kPacked;
+    bool fits_packed = true;
+    for (const Image& image : images_) {
+      cells += static_cast<double>(image.cells->cells());
+      // Lanes without a channel may take memory only within the bound.
+      fits_packed =
+          fits_packed && (problem_.channels >= kGroup || image.cells->cells() <= kMostPackedBytes / kLineBytes);
+    }
+    if (fits_packed && (!fits_direct || forced == Path::kPacked || packed(cells) < direct)) {
+      return choose(Path::kPacked, packed(cells));
+    }
+    return choose(fits_direct ? Path::kDirect : Path::kPlain, direct);
   }
 
   void fill_pool_job(PoolJob<T>& job) {
@@ -350,7 +364,7 @@ void pool_all(const KernelCall& call, const Problem<Op, T>& problem, const typen
     if (count == 0) continue;
     RoiPlans<Op, T> plans(call, problem, chosen.data(), count, bounds.data(), regions);
     plans.take_out_unfit(plain);
-    if (plans.size() > 0) PooledForward<Op, T>(call, problem, plans).run();
+    if (plans.size() > 0) PooledForward<Op, T>(call, problem, plans).run(plain);
   }
 }
 

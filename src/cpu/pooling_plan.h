@@ -72,6 +72,7 @@ class AxisLayer {
     });
     plan_.points = most_ / 2;
     plan_.taps = 2;
+    find_whole_bins();
     make_even([&](int64_t bin_first, int64_t count) {
       // The last sample is repeated, which leaves a maximum as it is.
       for (int64_t tap = count; tap < most_; ++tap) {
@@ -116,11 +117,15 @@ class AxisLayer {
       if (count < room_) offsets_[next_ + count] = kEnd;
       most_ = std::max(most_, static_cast<int32_t>(count));
       next_ += room_;
+    }
+  }
+
+  void find_whole_bins() {
+    for (int32_t bin = plan_.bin_begin; bin < plan_.bin_end; ++bin) {
       const Range inside = axis_.inside_samples(bin);
-      if (inside.begin == 0 && inside.end == axis_.grid) {
-        if (plan_.whole_end == 0) plan_.whole_begin = bin;
-        plan_.whole_end = bin + 1;
-      }
+      if (inside.begin > 0 || inside.end < axis_.grid) continue;
+      if (plan_.whole_end == 0) plan_.whole_begin = bin;
+      plan_.whole_end = bin + 1;
     }
   }
 
