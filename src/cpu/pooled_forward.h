@@ -14,6 +14,7 @@
 
 #include "cpu/cost_model.h"
 #include "cpu/packed_layout.h"
+#include "cpu/roi_order.h"
 #include "cpu/roi_plans.h"
 #include "cpu/settings.h"
 
@@ -41,9 +42,7 @@ class PooledForward {
         plans_(plans),
         kernels_(kernels_for<T>(*all_isas()[call.cpu_settings->isa].kernels)),
         prices_(problem.params.reduction == Reduction::kMaximum ? kMaximumPrices : kAveragePrices),
-        groups_(static_cast<double>(divide_up(problem.channels, kGroup))),
-        channel_blocks_(divide_up(problem.channels, kMostBlockChannels)) {
-    block_channels_ = round_up(divide_up(problem.channels, channel_blocks_), kGroup);
+        groups_(static_cast<double>(divide_up(problem.channels, kGroup))) {
     for (int64_t begin = 0; begin < plans.size();) {
       int64_t end = begin + 1;
       while (end < plans.size() && plans.image(end) == plans.image(begin)) ++end;
@@ -94,7 +93,7 @@ class PooledForward {
 
   // Channels of a cache line.
   static constexpr int64_t kGroup = kLineBytes / sizeof(Real);
-  static constexpr int64_t kMostBlockChannels = kWidestBlockBytes / sizeof(Real);
+  static_assert(2 * kGroup * sizeof(Real) == kWidestBlockBytes, "a block is one or two lines of channels wide");
 
   static double bin_taps(const AxisPlan& axis) {
     return static_cast<double>(axis.bin_end - axis.bin_begin) * axis.points * axis.taps;
@@ -130,6 +129,22 @@ class PooledForward {
     return work;
   }
 
+  // Cuts the channels into blocks: as wide as may be, but a block of an image takes no more memory than what the RoIs
+  // read of the image's map, or no more than kMostPackedBytes.
+  bool choose_blocks() {
+    for (const int64_t most : {2 * kGroup, kGroup}) {
+      channel_blocks_ = divide_up(problem_.channels, most);
+      block_channels_ = round_up(divide_up(problem_.channels, channel_blocks_), kGroup);
+      const int64_t block_bytes = block_channels_ * int64_t{sizeof(Real)};  // a cell
+      const int64_t map_bytes = problem_.channels * int64_t{sizeof(T)};     // likewise
+      const bool small = std::all_of(images_.begin(), images_.end(), [&](const Image& image) {
+        return image.cells->cells() * block_bytes <= kMostPackedBytes;
+      });
+      if (small || block_bytes <= map_bytes) return true;
+    }
+    return false;
+  }
+
   // Also sets `cost_`.
   Path choose_path() {
     Work work;
@@ -158,13 +173,8 @@ class PooledForward {
     }
     lay_cells();
     double cells = 0;
-    bool fits_packed = true;
-    for (const Image& image : images_) {
-      cells += static_cast<double>(image.cells->cells());
-      // Lanes without a channel may take memory only within the bound.
-      fits_packed =
-          fits_packed && (problem_.channels >= kGroup || image.cells->cells() <= kMostPackedBytes / kLineBytes);
-    }
+    for (const Image& image : images_) cells += static_cast<double>(image.cells->cells());
+    const bool fits_packed = choose_blocks();
     if (fits_packed && (!fits_direct || forced == Path::kPacked || packed(cells) < direct)) {
       return choose(Path::kPacked, packed(cells));
     }
@@ -299,42 +309,12 @@ class PooledForward {
   const PoolingKernels<T>& kernels_;
   const Prices& prices_;
   double groups_;  // of channels
-  int64_t channel_blocks_;
-  int64_t block_channels_;
+  int64_t channel_blocks_ = 0;
+  int64_t block_channels_ = 0;  // of each
+
   std::vector<Image> images_;
   double cost_ = 0;  // of the chosen path, in nanoseconds of one thread
 };
-
-// The order in which RoIs are pooled: by image, and where a block of the map does not fit the nearest caches so that
-// RoIs that lie close together follow one another.
-struct RoiTurn {
-  int64_t image;
-  int32_t band;
-  int32_t column;
-  int64_t roi;
-
-  bool operator<(const RoiTurn& other) const {
-    if (image != other.image) return image < other.image;
-    if (band != other.band) return band < other.band;
-    if (column != other.column) return column < other.column;
-    return roi < other.roi;
-  }
-};
-
-template <typename Op, typename T>
-void put_in_order(const Problem<Op, T>& problem, const typename Problem<Op, T>::Region* regions,
-                  ScratchArray<RoiTurn>& turns) {
-  constexpr int64_t kNearCacheBytes = int64_t{1} << 19;
-  constexpr int32_t kRowsPerBand = 16;
-  const bool near = problem.plane_size() * kWidestBlockBytes <= kNearCacheBytes;
-  for (int64_t roi = 0; roi < turns.size(); ++roi) {
-    const auto& region = regions[roi];
-    const int32_t band = near ? 0 : region.y.middle_cell(problem.params.output_height) / kRowsPerBand;
-    const int32_t column = near ? 0 : region.x.middle_cell(problem.params.output_width);
-    turns[roi] = {problem.batch_indices[roi], band, band % 2 == 0 ? column : -column, roi};
-  }
-  if (!std::is_sorted(turns.begin(), turns.end())) std::sort(turns.begin(), turns.end());
-}
 
 // Pools all RoIs of a call, as many at a time as the tables of taps have room for. `plain(roi)` pools one that the
 // tables have no room for.

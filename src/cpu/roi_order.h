@@ -1,0 +1,44 @@
+// The order in which a call's RoIs are pooled.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cpu/isa_kernels.h"
+#include "cpu/scratch_array.h"
+#include "ops/problem.h"
+
+namespace ort_roialign::cpu {
+
+// Where a RoI comes: by image, and where a block of the map does not fit the nearest caches by place, so that RoIs that
+// lie close together follow one another.
+struct RoiTurn {
+  int64_t image;
+  int32_t band;
+  int32_t column;
+  int64_t roi;
+
+  bool operator<(const RoiTurn& other) const {
+    if (image != other.image) return image < other.image;
+    if (band != other.band) return band < other.band;
+    if (column != other.column) return column < other.column;
+    return roi < other.roi;
+  }
+};
+
+template <typename Op, typename T>
+void put_in_order(const Problem<Op, T>& problem, const typename Problem<Op, T>::Region* regions,
+                  ScratchArray<RoiTurn>& turns) {
+  constexpr int64_t kNearCacheBytes = int64_t{1} << 19;
+  constexpr int32_t kRowsPerBand = 16;
+  const bool near = problem.plane_size() * kWidestBlockBytes <= kNearCacheBytes;
+  for (int64_t roi = 0; roi < turns.size(); ++roi) {
+    const auto& region = regions[roi];
+    const int32_t band = near ? 0 : region.y.middle_cell(problem.params.output_height) / kRowsPerBand;
+    const int32_t column = near ? 0 : region.x.middle_cell(problem.params.output_width);
+    turns[roi] = {problem.batch_indices[roi], band, band % 2 == 0 ? column : -column, roi};
+  }
+  if (!std::is_sorted(turns.begin(), turns.end())) std::sort(turns.begin(), turns.end());
+}
+
+}  // namespace ort_roialign::cpu
