@@ -11,10 +11,11 @@ function(ort_roialign_add_isa_kernels)
   add_library(ort_roialign_isa_kernels OBJECT ${baseline})
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
     target_sources(ort_roialign_isa_kernels PRIVATE ${avx2} ${avx512})
-    set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
-    # GCC's own headers of AVX-512 set off the warning (GCC bug 105593).
-    set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
-      "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mfma;-mf16c;-Wno-maybe-uninitialized")
+    # GCC's own headers of both sets set off the warning (GCC bug 105593).
+    set(flags -mavx2 -mfma -mf16c -Wno-maybe-uninitialized)
+    set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "${flags}")
+    list(APPEND flags -mavx512f -mavx512bw -mavx512dq -mavx512vl)
+    set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS "${flags}")
     target_compile_definitions(ort_roialign_isa_kernels INTERFACE ORT_ROIALIGN_X86_KERNELS)
   endif()
   ort_roialign_set_compile_options(ort_roialign_isa_kernels)

@@ -18,6 +18,8 @@ struct Work {
   double row_steps = 0;    // direct: vectors of a row of the map, for all row taps
   double strip_steps = 0;  // direct: vectors of a strip
   double strip_taps = 0;   // direct: column taps of all strips
+  double lane_taps = 0;    // few channels: column taps, of all lanes
+  double picks = 0;        // few channels: vectors of column taps, for all rows of bins
 
   void add(const Work& other) {
     rois += other.rois;
@@ -28,6 +30,8 @@ struct Work {
     row_steps += other.row_steps;
     strip_steps += other.strip_steps;
     strip_taps += other.strip_taps;
+    lane_taps += other.lane_taps;
+    picks += other.picks;
   }
 };
 
@@ -41,10 +45,12 @@ struct Prices {
   double direct_strip_tap;
   double direct_bin;
   double direct_square;
+  double few_lane_tap;
+  double few_pick;  // and channel
 };
 
-constexpr Prices kAveragePrices = {2.4, 2.1, 0.93, 20, 0.92, 42, 1.5, 0.5, 28};
-constexpr Prices kMaximumPrices = {2.4, 6.5, 0.48, 21, 0.85, 32, 1.2, 0.4, 50};
+constexpr Prices kAveragePrices = {2.4, 2.1, 0.93, 20, 0.92, 42, 1.5, 0.5, 28, 0.3, 5};
+constexpr Prices kMaximumPrices = {2.4, 6.5, 0.48, 21, 0.85, 32, 1.2, 0.4, 50, 0.3, 5};
 
 // What both ways pay for a RoI.
 constexpr double kRoiPrice = 120;
@@ -52,6 +58,12 @@ constexpr double kRoiPrice = 120;
 inline double packed_cost(const Prices& prices, const Work& work, double groups) {
   return kRoiPrice * work.rois + groups * (prices.packed_cell * work.cells + prices.packed_bin * work.bins +
                                            prices.packed_tap * work.taps + prices.packed_square * work.squares);
+}
+
+// Of channels that are pooled with bins side by side in a vector.
+inline double few_channels_cost(const Prices& prices, const Work& work, double channels) {
+  return kRoiPrice * work.rois + prices.few_lane_tap * work.lane_taps +
+         channels * (prices.direct_row_step * work.row_steps + prices.few_pick * work.picks);
 }
 
 inline double direct_cost(const Prices& prices, const Work& work, double groups, double channels) {

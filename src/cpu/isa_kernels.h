@@ -99,6 +99,9 @@ constexpr int32_t kWidestBlockBytes = 2 * kLineBytes;
 constexpr int32_t kWidestDirect = 1024;
 constexpr int32_t kMostDirectBins = 256;
 
+// As many channels or fewer are pooled with bins side by side in a vector, more with channels.
+constexpr int32_t kFewChannels = 3;
+
 // The kernels of one element type.
 template <typename T>
 struct PoolingKernels {

@@ -126,6 +126,10 @@ class PooledForward {
     work.row_steps = rows * steps;
     work.strip_steps = strips * steps;
     work.strip_taps = strips * columns;
+    const double vectors =
+        static_cast<double>(divide_up(problem_.params.output_width, kGroup)) * plan.x.points * plan.x.taps;
+    work.lane_taps = vectors * kGroup;
+    work.picks = strips * vectors;
     return work;
   }
 
@@ -161,7 +165,9 @@ class PooledForward {
       work.cells = cells;
       return packed_cost(prices_, work, groups_);
     };
-    const double direct = direct_cost(prices_, work, groups_, static_cast<double>(problem_.channels));
+    const double channels = static_cast<double>(problem_.channels);
+    const double direct = problem_.channels <= kFewChannels ? few_channels_cost(prices_, work, channels)
+                                                            : direct_cost(prices_, work, groups_, channels);
     const auto choose = [&](Path path, double cost) {
       cost_ = cost;
       return path;

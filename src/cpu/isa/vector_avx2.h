@@ -45,6 +45,13 @@ struct Vector<float> {
     return load(Some<T, kLanes>(from, count).elements);
   }
 
+  // The numbers at `places` of the first `width` from `from` on, of which whole vectors may be read.
+  static Vector pick(const float* from, int width, const int32_t* places) {
+    const __m256i indices = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(places));
+    if (width > kLanes) return {_mm256_i32gather_ps(from, indices, sizeof(float))};
+    return {_mm256_permutevar8x32_ps(_mm256_loadu_ps(from), indices)};
+  }
+
   void store(float* to) const { _mm256_storeu_ps(to, value); }
   void store(Float16* to) const { store_8(to, _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
   void store(BFloat16* to) const {
@@ -90,6 +97,10 @@ struct Vector<double> {
   static Vector broadcast(double number) { return {_mm256_set1_pd(number)}; }
   static Vector load(const double* from) { return {_mm256_loadu_pd(from)}; }
   static Vector load_some(const double* from, int count) { return {_mm256_maskload_pd(from, first(count))}; }
+  static Vector pick(const double* from, int, const int32_t* places) {
+    const __m128i indices = _mm_loadu_si128(reinterpret_cast<const __m128i*>(places));
+    return {_mm256_i32gather_pd(from, indices, sizeof(double))};
+  }
   void store(double* to) const { _mm256_storeu_pd(to, value); }
   void store_some(double* to, int count) const { _mm256_maskstore_pd(to, first(count), value); }
 

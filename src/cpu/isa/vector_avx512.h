@@ -35,6 +35,13 @@ struct Vector<float> {
     return {widen(_mm256_maskz_loadu_epi16(first(count), from))};
   }
 
+  // The numbers at `places` of the first `width` from `from` on, of which whole vectors may be read.
+  static Vector pick(const float* from, int width, const int32_t* places) {
+    const __m512i indices = _mm512_loadu_si512(places);
+    if (width > 2 * kLanes) return {_mm512_i32gather_ps(indices, from, sizeof(float))};
+    return {_mm512_permutex2var_ps(_mm512_loadu_ps(from), indices, _mm512_loadu_ps(from + kLanes))};
+  }
+
   void store(float* to) const { _mm512_storeu_ps(to, value); }
   void store(Float16* to) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), to_float16()); }
   void store(BFloat16* to) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), to_bfloat16()); }
@@ -75,6 +82,12 @@ struct Vector<double> {
   static Vector broadcast(double number) { return {_mm512_set1_pd(number)}; }
   static Vector load(const double* from) { return {_mm512_loadu_pd(from)}; }
   static Vector load_some(const double* from, int count) { return {_mm512_maskz_loadu_pd(first(count), from)}; }
+  static Vector pick(const double* from, int width, const int32_t* places) {
+    const __m256i indices = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(places));
+    if (width > 2 * kLanes) return {_mm512_i32gather_pd(indices, from, sizeof(double))};
+    return {
+        _mm512_permutex2var_pd(_mm512_loadu_pd(from), _mm512_cvtepi32_epi64(indices), _mm512_loadu_pd(from + kLanes))};
+  }
   void store(double* to) const { _mm512_storeu_pd(to, value); }
   void store_some(double* to, int count) const { _mm512_mask_storeu_pd(to, first(count), value); }
 

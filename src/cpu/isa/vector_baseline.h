@@ -38,6 +38,13 @@ struct Vector {
     return result;
   }
 
+  // The numbers at `places` of the first `width` from `from` on, of which whole vectors may be read.
+  static Vector pick(const Real* from, int, const int32_t* places) {
+    Vector result;
+    for (int i = 0; i < kLanes; ++i) result.value[i] = from[places[i]];
+    return result;
+  }
+
   template <typename T>
   void store(T* to) const {
     for (int i = 0; i < kLanes; ++i) to[i] = narrow<T>(value[i]);
