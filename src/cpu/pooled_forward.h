@@ -208,12 +208,26 @@ class PooledForward {
     }
   }
 
+  // Replaces cells of the map by offsets, for RoIs [begin, end).
+  template <typename RowOffset, typename ColumnOffset>
+  void place(int64_t begin, int64_t end, RowOffset row_offset, ColumnOffset column_offset) {
+    constexpr int64_t kRoisPerTask = 64;
+    constexpr double kNanosecondsPerRoi = 200;
+    for_tasks(divide_up(end - begin, kRoisPerTask), kNanosecondsPerRoi * static_cast<double>(end - begin),
+              [&](int64_t task) {
+                const int64_t first = begin + task * kRoisPerTask;
+                for (int64_t index = first; index < std::min(first + kRoisPerTask, end); ++index) {
+                  plans_.place(plans_[index], row_offset, column_offset);
+                }
+              });
+  }
+
   void run_direct() {
     DirectPoolJob<T> job;
     fill_pool_job(job);
     job.plane_size = problem_.plane_size();
     const int64_t width = problem_.width;
-    plans_.place(0, plans_.size(), [&](int64_t row) { return row * width; }, [](int64_t column) { return column; });
+    place(0, plans_.size(), [&](int64_t row) { return row * width; }, [](int64_t column) { return column; });
     // A task is some RoIs on some groups of channels: whole RoIs where they are cheap.
     const double each = cost_ / (static_cast<double>(plans_.size()) * groups_);
     const int64_t most = static_cast<int64_t>(kNanosecondsPerTask / each) + 1;  // pairs of a RoI and a group
@@ -234,7 +248,7 @@ class PooledForward {
 
   void run_packed() {
     for (const Image& image : images_) {
-      plans_.place(
+      place(
           image.plan_begin, image.plan_end, [&](int64_t row) { return image.cells->row_base(row) * block_channels_; },
           [&](int64_t column) { return column * block_channels_; });
     }

@@ -70,13 +70,11 @@ class RoiPlans {
   TapTable<Real> table() { return {offsets_.data(), weights_.data()}; }
   int64_t image(int64_t index) const { return problem_.batch_indices[plans_[index].roi]; }
 
-  // Replaces cells of the map by offsets, for RoIs [begin, end): `row_offset(cell)` and `column_offset(cell)`.
+  // Replaces cells of the map by offsets: `row_offset(cell)` and `column_offset(cell)`.
   template <typename RowOffset, typename ColumnOffset>
-  void place(int64_t begin, int64_t end, RowOffset row_offset, ColumnOffset column_offset) {
-    for (int64_t index = begin; index < end; ++index) {
-      for_each_tap(plans_[index].y, [&](int64_t& offset) { offset = row_offset(offset); });
-      for_each_tap(plans_[index].x, [&](int64_t& offset) { offset = column_offset(offset); });
-    }
+  void place(const RoiPlan& plan, RowOffset row_offset, ColumnOffset column_offset) {
+    for_each_tap(plan.y, [&](int64_t& offset) { offset = row_offset(offset); });
+    for_each_tap(plan.x, [&](int64_t& offset) { offset = column_offset(offset); });
   }
 
   // Calls body(offset) for all taps of an axis.
