@@ -34,6 +34,13 @@ class ModelChoice(str, Enum):
     MOBILENET = "mobilenet"
 
 
+class PartChoice(str, Enum):
+    """The parts of the benchmark."""
+
+    WORKLOADS = "workloads"
+    SWEEP = "sweep"
+
+
 class ProviderChoice(str, Enum):
     """Where the demo runs the models."""
 
@@ -159,3 +166,55 @@ def demo(
         passed = run_demo(settings, Console())
     if not passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    output: Annotated[
+        Path, typer.Option(file_okay=False, help="Directory for the results.")
+    ] = Path("benchmark-results"),
+    parts: Annotated[
+        list[PartChoice],
+        typer.Option(
+            help="Calls as real detectors make them, or one property varied at a time; may be "
+            "repeated."
+        ),
+    ] = [PartChoice.WORKLOADS, PartChoice.SWEEP],  # noqa: B006 - typer copies it
+    only: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME", help="Time only this, such as 'fpn_*' or 'sweep/rois=*'; repeatable."
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of every contestant; 0: as many as cores.")
+    ] = 0,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Least number of samples; 15, or 5 when quick.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few points and few samples.")] = False,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Also time large workloads on one thread.")
+    ] = False,
+) -> None:
+    """Time RoIAlign on the CPU against onnxruntime's own and torchvision's.
+
+    All contestants run in one process in turn, on the same data and threads, and their outputs are
+    compared first. The results are written as JSON, Markdown and plots.
+    """
+    with _errors_as_text():
+        from ort_roialign.benchmarks.requirements import require_packages as require_for_bench
+
+        require_for_bench()
+        from ort_roialign.benchmarks.bench import BenchSettings, run_bench
+
+        settings = BenchSettings(
+            output=output,
+            parts=tuple(choice.value for choice in parts),
+            only=tuple(only),
+            threads=threads,
+            rounds=rounds,
+            quick=quick,
+            scaling=scaling,
+        )
+        run_bench(settings, Console())
