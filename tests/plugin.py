@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,10 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper
+
+import ort_roialign
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -121,6 +125,28 @@ def make_session(
     )
     assert session.get_providers()[0] == device.provider
     return session
+
+
+@contextmanager
+def forced_kernels(isa: str, path: str) -> Iterator[None]:
+    """Forces an instruction set and a path on the CPU sessions made inside.
+
+    Fails unless these kernels ran, and no others, before the end.
+    """
+    before = forward_calls()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ORT_ROIALIGN_FORCE_ISA", isa)
+        patch.setenv("ORT_ROIALIGN_FORCE_PATH", path)
+        yield
+    after = forward_calls()
+    ran = {kernels for kernels, calls in after.items() if calls != before[kernels]}
+    assert ran == {(isa, path)}, f"{isa} and {path} were forced"
+
+
+def forward_calls() -> dict[tuple[str, str], int]:
+    """How often each instruction set and path has run in this process."""
+    calls = ort_roialign.cpu_state()["calls"]
+    return {(isa, path): calls[isa][path] for isa in calls for path in calls[isa]}
 
 
 def run(
