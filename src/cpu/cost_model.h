@@ -1,7 +1,7 @@
 // Chooses between pooling out of the map's own planes and pooling out of repacked blocks.
 //
 // Repacking pays a price for each cell that any RoI reads, once, and then little for a tap; without it each RoI pays
-// for each row that it sums. The prices are nanoseconds of one thread, fitted to the times of 240 random problems in
+// for each row that it sums. The prices are nanoseconds of one thread, fitted to the times of 480 random problems in
 // float32 with AVX-512 on a processor of 2022; only their ratios matter, and `ort-roialign bench` shows what the choice
 // costs.
 #pragma once
@@ -45,31 +45,37 @@ struct Prices {
   double direct_strip_tap;
   double direct_bin;
   double direct_square;
-  double few_lane_tap;
-  double few_pick;  // and channel
 };
 
-constexpr Prices kAveragePrices = {2.4, 2.1, 0.93, 20, 0.92, 42, 1.5, 0.5, 28, 0.3, 5};
-constexpr Prices kMaximumPrices = {2.4, 6.5, 0.48, 21, 0.85, 32, 1.2, 0.4, 50, 0.3, 5};
+constexpr Prices kAveragePrices = {2.5, 2.1, 0.74, 21, 0.78, 28, 1.3, 1.2, 34};
+constexpr Prices kMaximumPrices = {2.7, 5.7, 0.44, 23, 0.51, 27, 1.6, 1.7, 38};
 
-// What both ways pay for a RoI.
-constexpr double kRoiPrice = 120;
+// Of a RoI: laying its taps, mostly.
+constexpr double kPackedRoiPrice = 190;
+constexpr double kDirectRoiPrice = 150;
+
+// Work of less than this stays on one thread.
+constexpr double kLeastParallelNanoseconds = 20e3;
+// The threads wait for one another between repacking and pooling.
+constexpr double kPackedWaitPrice = 10e3;
 
 inline double packed_cost(const Prices& prices, const Work& work, double groups) {
-  return kRoiPrice * work.rois + groups * (prices.packed_cell * work.cells + prices.packed_bin * work.bins +
-                                           prices.packed_tap * work.taps + prices.packed_square * work.squares);
-}
-
-// Of channels that are pooled with bins side by side in a vector.
-inline double few_channels_cost(const Prices& prices, const Work& work, double channels) {
-  return kRoiPrice * work.rois + prices.few_lane_tap * work.lane_taps +
-         channels * (prices.direct_row_step * work.row_steps + prices.few_pick * work.picks);
+  const double cost =
+      kPackedRoiPrice * work.rois + groups * (prices.packed_cell * work.cells + prices.packed_bin * work.bins +
+                                              prices.packed_tap * work.taps + prices.packed_square * work.squares);
+  return cost < kLeastParallelNanoseconds ? cost : cost + kPackedWaitPrice;
 }
 
 inline double direct_cost(const Prices& prices, const Work& work, double groups, double channels) {
-  return kRoiPrice * work.rois + channels * prices.direct_row_step * work.row_steps +
+  return kDirectRoiPrice * work.rois + channels * prices.direct_row_step * work.row_steps +
          groups * (prices.direct_strip_step * work.strip_steps + prices.direct_strip_tap * work.strip_taps +
                    prices.direct_bin * work.bins + prices.direct_square * work.squares);
+}
+
+// Of so few channels that bins lie side by side in a vector; for averages and maxima alike.
+inline double few_channels_cost(const Work& work, double channels) {
+  return kDirectRoiPrice * work.rois + 0.58 * work.lane_taps +
+         channels * (6 * work.row_steps + 2.6 * work.picks + work.bins);
 }
 
 }  // namespace ort_roialign::cpu

@@ -72,7 +72,6 @@ class PooledForward {
   // Output that would push the blocks out of the caches.
   static constexpr int64_t kLeastStreamedBytes = int64_t{4} << 20;
   static constexpr double kNanosecondsPerTask = 20e3;
-  static constexpr double kLeastParallelNanoseconds = 20e3;
 
   struct Image {
     int64_t plan_begin;
@@ -166,7 +165,7 @@ class PooledForward {
       return packed_cost(prices_, work, groups_);
     };
     const double channels = static_cast<double>(problem_.channels);
-    const double direct = problem_.channels <= kFewChannels ? few_channels_cost(prices_, work, channels)
+    const double direct = problem_.channels <= kFewChannels ? few_channels_cost(work, channels)
                                                             : direct_cost(prices_, work, groups_, channels);
     const auto choose = [&](Path path, double cost) {
       cost_ = cost;
