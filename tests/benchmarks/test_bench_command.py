@@ -66,7 +66,7 @@ def names_of(**settings):
 
 
 def test_a_run_writes_all_files(tmp_path):
-    pytest.importorskip("matplotlib", reason="matplotlib is missing; install the extra `bench`")
+    pytest.importorskip("matplotlib", reason="matplotlib is missing; install the extra `test`")
     folder = tmp_path / "new" / "results"
     result = invoke(folder, "--threads", "2", "--scaling")
     assert result.exit_code == 0, result.output

@@ -42,6 +42,8 @@ def inputs_of(x: Any, boxes: Any) -> dict[str, Any]:
 def some_boxes(rng: np.random.Generator, count: int) -> Any:
     """Boxes on and across the map, some of them mirrored."""
     boxes = random_rois(rng, count, image_width=WIDTH, image_height=HEIGHT)
+    # Bins without a sample on the map beside others with, at each side.
+    boxes[-2:] = [[-8, -6, 6, 5], [12, 2, WIDTH + 14, HEIGHT + 6]]
     boxes[: count // 4] = boxes[: count // 4, [2, 1, 0, 3]]
     boxes[count // 8 : count // 2] = boxes[count // 8 : count // 2, [0, 3, 2, 1]]
     return boxes
