@@ -24,7 +24,10 @@ struct AxisPlan {
 
   bool empty() const { return bin_begin >= bin_end; }
 
-  int64_t taps_of_bin(int32_t bin) const { return first_tap + static_cast<int64_t>(bin - bin_begin) * points * taps; }
+  // Always inlined, because the kernels' objects must not define it (see isa/kernels.h).
+  __attribute__((always_inline)) int64_t taps_of_bin(int32_t bin) const {
+    return first_tap + static_cast<int64_t>(bin - bin_begin) * points * taps;
+  }
 };
 
 struct RoiPlan {

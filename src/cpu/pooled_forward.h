@@ -51,19 +51,22 @@ class PooledForward {
     }
   }
 
-  // `plain(roi)` pools one RoI, where neither way is open.
+  // `plain(roi)` pools one RoI, where neither way is open. Returns the path that it took.
   template <typename Plain>
-  void run(Plain plain) {
+  Path run(Plain plain) {
     const Path path = choose_path();
-    count_call(call_.cpu_settings->isa, path);
     switch (path) {
       case Path::kPacked:
-        return run_packed();
+        run_packed();
+        break;
       case Path::kDirect:
-        return run_direct();
+        run_direct();
+        break;
       case Path::kPlain:
         for (int64_t index = 0; index < plans_.size(); ++index) plain(plans_[index].roi);
+        break;
     }
+    return path;
   }
 
  private:
@@ -207,7 +210,7 @@ class PooledForward {
     }
   }
 
-  // Replaces cells of the map by offsets, for RoIs [begin, end).
+  // Replaces cells of the map by offsets, for RoIs [begin, end): `row_offset(plan, row)`, `column_offset(column)`.
   template <typename RowOffset, typename ColumnOffset>
   void place(int64_t begin, int64_t end, RowOffset row_offset, ColumnOffset column_offset) {
     constexpr int64_t kRoisPerTask = 64;
@@ -216,7 +219,9 @@ class PooledForward {
               [&](int64_t task) {
                 const int64_t first = begin + task * kRoisPerTask;
                 for (int64_t index = first; index < std::min(first + kRoisPerTask, end); ++index) {
-                  plans_.place(plans_[index], row_offset, column_offset);
+                  const RoiPlan& plan = plans_[index];
+                  plans_.for_each_tap(plan.y, [&](int64_t& row) { row = row_offset(plan, row); });
+                  plans_.for_each_tap(plan.x, [&](int64_t& column) { column = column_offset(column); });
                 }
               });
   }
@@ -226,7 +231,9 @@ class PooledForward {
     fill_pool_job(job);
     job.plane_size = problem_.plane_size();
     const int64_t width = problem_.width;
-    place(0, plans_.size(), [&](int64_t row) { return row * width; }, [](int64_t column) { return column; });
+    place(
+        0, plans_.size(), [&](const RoiPlan&, int64_t row) { return row * width; },
+        [](int64_t column) { return column; });
     // A task is some RoIs on some groups of channels: whole RoIs where they are cheap.
     const double each = cost_ / (static_cast<double>(plans_.size()) * groups_);
     const int64_t most = static_cast<int64_t>(kNanosecondsPerTask / each) + 1;  // pairs of a RoI and a group
@@ -248,7 +255,8 @@ class PooledForward {
   void run_packed() {
     for (const Image& image : images_) {
       place(
-          image.plan_begin, image.plan_end, [&](int64_t row) { return image.cells->row_base(row) * block_channels_; },
+          image.plan_begin, image.plan_end,
+          [&](const RoiPlan& plan, int64_t row) { return image.cells->base(row, plan.column_begin) * block_channels_; },
           [&](int64_t column) { return column * block_channels_; });
     }
     const int64_t units = images_.size() * channel_blocks_;
@@ -345,6 +353,7 @@ void pool_all(const KernelCall& call, const Problem<Op, T>& problem, const typen
   put_in_order<Op, T>(problem, regions, turns);
   ScratchArray<RoiBound> bounds(*call.scratch, problem.num_rois);
   ScratchArray<int64_t> chosen(*call.scratch, problem.num_rois);
+  Path path = Path::kPlain;  // of the last portion
   for (int64_t next = 0; next < problem.num_rois;) {
     int64_t count = 0;
     double taps = 0;
@@ -363,8 +372,9 @@ void pool_all(const KernelCall& call, const Problem<Op, T>& problem, const typen
     if (count == 0) continue;
     RoiPlans<Op, T> plans(call, problem, chosen.data(), count, bounds.data(), regions);
     plans.take_out_unfit(plain);
-    if (plans.size() > 0) PooledForward<Op, T>(call, problem, plans).run(plain);
+    if (plans.size() > 0) path = PooledForward<Op, T>(call, problem, plans).run(plain);
   }
+  count_call(call.cpu_settings->isa, path);
 }
 
 }  // namespace ort_roialign::cpu

@@ -70,13 +70,6 @@ class RoiPlans {
   TapTable<Real> table() { return {offsets_.data(), weights_.data()}; }
   int64_t image(int64_t index) const { return problem_.batch_indices[plans_[index].roi]; }
 
-  // Replaces cells of the map by offsets: `row_offset(cell)` and `column_offset(cell)`.
-  template <typename RowOffset, typename ColumnOffset>
-  void place(const RoiPlan& plan, RowOffset row_offset, ColumnOffset column_offset) {
-    for_each_tap(plan.y, [&](int64_t& offset) { offset = row_offset(offset); });
-    for_each_tap(plan.x, [&](int64_t& offset) { offset = column_offset(offset); });
-  }
-
   // Calls body(offset) for all taps of an axis.
   template <typename Body>
   void for_each_tap(const AxisPlan& axis, Body body) {

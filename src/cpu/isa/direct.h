@@ -124,7 +124,7 @@ void pool_strips(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t chann
   const ColumnSteps<kLanes> steps(job.taps, plan);
   Strip<T> strip;
   alignas(kLineBytes) Real staging[kStagedBins * kLanes];
-  const int32_t bins = job.output_height * job.output_width;
+  const int64_t bins = static_cast<int64_t>(job.output_height) * job.output_width;
   const int32_t rows_at_once = smaller(kStagedBins / job.output_width, job.output_height);
   for (int64_t channel = channel_begin; channel < channel_end; channel += kLanes) {
     const int32_t channels = channel_end - channel < kLanes ? static_cast<int32_t>(channel_end - channel) : kLanes;
@@ -135,7 +135,8 @@ void pool_strips(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t chann
       for (int32_t row = 0; row < rows; ++row) {
         pool_bin_row(job, plan, planes, channels, first + row, steps, strip, staging + row * job.output_width * kLanes);
       }
-      write_bins<T, kLanes, kStagedBins>(target, staging, first * job.output_width, rows * job.output_width);
+      write_bins<T, kLanes, kStagedBins>(target, staging, static_cast<int64_t>(first) * job.output_width,
+                                         rows * job.output_width);
     }
   }
   if (job.stream) stream_end();

@@ -80,17 +80,17 @@ void maximum_bin(const Real* packed, BinTaps<Real> rows, int32_t row_points, Bin
   for (int v = 0; v < kVectors; ++v) result[v] = maxima[v];
 }
 
-// Pools bins [bin_begin, bin_end) of a RoI, in row-major order, to staging[bin - bin_begin, block_channels].
+// Pools some bins of a RoI, in row-major order, to staging[num_bins, block_channels].
 template <typename T, int kVectors, int kColumns>
-void pool_bins(const PackedPoolJob<T>& job, const RoiPlan& plan, int32_t bin_begin, int32_t bin_end,
+void pool_bins(const PackedPoolJob<T>& job, const RoiPlan& plan, int64_t first_bin, int32_t num_bins,
                ComputeType<T>* staging) {
   using Real = ComputeType<T>;
   using V = Vector<Real>;
   const AxisPlan& y = plan.y;
   const AxisPlan& x = plan.x;
-  int32_t bin_y = bin_begin / job.output_width;
-  int32_t bin_x = bin_begin % job.output_width;
-  for (int32_t bin = bin_begin; bin < bin_end; ++bin) {
+  int32_t bin_y = static_cast<int32_t>(first_bin / job.output_width);
+  int32_t bin_x = static_cast<int32_t>(first_bin % job.output_width);
+  for (int32_t bin = 0; bin < num_bins; ++bin) {
     V pooled[kVectors];
     if (bin_y < y.bin_begin || bin_y >= y.bin_end || bin_x < x.bin_begin || bin_x >= x.bin_end) {
       for (V& vector : pooled) vector = V::broadcast(0);
@@ -114,17 +114,17 @@ void pool_bins(const PackedPoolJob<T>& job, const RoiPlan& plan, int32_t bin_beg
 }
 
 template <typename T, int kVectors>
-void pool_bins_any(const PackedPoolJob<T>& job, const RoiPlan& plan, int32_t bin_begin, int32_t bin_end,
+void pool_bins_any(const PackedPoolJob<T>& job, const RoiPlan& plan, int64_t first_bin, int32_t num_bins,
                    ComputeType<T>* staging) {
   switch (plan.x.taps) {
     case 2:
-      return pool_bins<T, kVectors, 2>(job, plan, bin_begin, bin_end, staging);
+      return pool_bins<T, kVectors, 2>(job, plan, first_bin, num_bins, staging);
     case 3:
-      return pool_bins<T, kVectors, 3>(job, plan, bin_begin, bin_end, staging);
+      return pool_bins<T, kVectors, 3>(job, plan, first_bin, num_bins, staging);
     case 4:
-      return pool_bins<T, kVectors, 4>(job, plan, bin_begin, bin_end, staging);
+      return pool_bins<T, kVectors, 4>(job, plan, first_bin, num_bins, staging);
     default:
-      return pool_bins<T, kVectors, 0>(job, plan, bin_begin, bin_end, staging);
+      return pool_bins<T, kVectors, 0>(job, plan, first_bin, num_bins, staging);
   }
 }
 
@@ -134,15 +134,15 @@ void pool_block(const PackedPoolJob<T>& job, int64_t plan_begin, int64_t plan_en
   constexpr int kBlock = kVectors * Vector<Real>::kLanes;
   constexpr int32_t kStagedBins = kStagingBytes / (kBlock * static_cast<int>(sizeof(Real)));
   alignas(kLineBytes) Real staging[kStagedBins * kBlock];
-  const int32_t bins = job.output_height * job.output_width;
+  const int64_t bins = static_cast<int64_t>(job.output_height) * job.output_width;
   for (int64_t index = plan_begin; index < plan_end; ++index) {
     const RoiPlan& plan = job.plans[index];
     const int64_t first_channel = plan.roi * job.channels + job.channel_begin;
     const BinTarget<T> target{job.output + first_channel * bins, job.block_used, bins, job.stream};
-    for (int32_t at = 0; at < bins; at += kStagedBins) {
-      const int32_t end = at + smaller(kStagedBins, bins - at);
-      pool_bins_any<T, kVectors>(job, plan, at, end, staging);
-      write_bins<T, kBlock, kStagedBins>(target, staging, at, end - at);
+    for (int64_t at = 0; at < bins; at += kStagedBins) {
+      const int32_t count = static_cast<int32_t>(bins - at < kStagedBins ? bins - at : kStagedBins);
+      pool_bins_any<T, kVectors>(job, plan, at, count, staging);
+      write_bins<T, kBlock, kStagedBins>(target, staging, at, count);
     }
   }
   if (job.stream) stream_end();

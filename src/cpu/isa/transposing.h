@@ -101,17 +101,17 @@ template <typename T>
 struct BinTarget {
   T* output;         // of the first channel's first bin
   int32_t channels;  // that exist
-  int32_t bins;      // of a channel
+  int64_t bins;      // of a channel
   bool stream;       // past the caches
 };
 
 // Writes bins [bin_begin, bin_begin + num_bins), staged as [num_bins, kBlock].
 template <typename T, int kBlock, int kStagedBins>
-void write_bins(const BinTarget<T>& target, const ComputeType<T>* staging, int32_t bin_begin, int32_t num_bins) {
+void write_bins(const BinTarget<T>& target, const ComputeType<T>* staging, int64_t bin_begin, int32_t num_bins) {
   constexpr int kLanes = Vector<ComputeType<T>>::kLanes;
   for (int32_t lane = 0; lane < target.channels; lane += kLanes) {
     const int32_t channels = smaller(target.channels - lane, kLanes);
-    T* to = target.output + static_cast<int64_t>(lane) * target.bins;
+    T* to = target.output + lane * target.bins;
     if (num_bins == target.bins) {
       // The channels' bins are one piece of memory, which is put together before any of it is written: a line that is
       // written in parts, between parts of others, costs several times as much.
