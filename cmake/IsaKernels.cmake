@@ -1,8 +1,6 @@
 # The CPU kernels that are compiled once per instruction set, each object with its own flags; which of them runs is
 # chosen at run time.
 
-include(CheckCXXCompilerFlag)
-
 # Adds the object library ort_roialign_isa_kernels.
 function(ort_roialign_add_isa_kernels)
   set(baseline ${PROJECT_SOURCE_DIR}/src/cpu/isa/baseline.cpp)
@@ -11,8 +9,10 @@ function(ort_roialign_add_isa_kernels)
   add_library(ort_roialign_isa_kernels OBJECT ${baseline})
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
     target_sources(ort_roialign_isa_kernels PRIVATE ${avx2} ${avx512})
-    # GCC's own headers of both sets set off the warning (GCC bug 105593).
-    set(flags -mavx2 -mfma -mf16c -Wno-maybe-uninitialized)
+    set(flags -mavx2 -mfma -mf16c)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+      list(APPEND flags -Wno-maybe-uninitialized)  # GCC's own headers of both sets set it off (GCC bug 105593)
+    endif()
     set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "${flags}")
     list(APPEND flags -mavx512f -mavx512bw -mavx512dq -mavx512vl)
     set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS "${flags}")

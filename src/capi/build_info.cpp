@@ -78,8 +78,8 @@ std::string describe_build() {
               operators, "]}");
 }
 
-// The text comes from the environment.
-std::string escaped(const std::string& value) {
+// What would break the JSON gives way to question marks: the text quotes the environment.
+std::string printable(const std::string& value) {
   std::string safe;
   for (const char letter : value) {
     const bool plain = letter >= ' ' && letter <= '~' && letter != '"' && letter != '\\';
@@ -95,7 +95,7 @@ std::string describe_cpu_state() {
     chosen = text("\"isa\": ", quoted(cpu::all_isas()[settings.isa].kernels->name),
                   ", \"path\": ", settings.path ? quoted(cpu::path_name(*settings.path)) : "null");
   } catch (const InvalidArgument& error) {
-    chosen = text("\"error\": ", quoted(escaped(error.what())));
+    chosen = text("\"error\": ", quoted(printable(error.what())));
   }
   return text("{", chosen, ", \"calls\": ", cpu::calls_as_json(), "}");
 }

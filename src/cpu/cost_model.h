@@ -72,10 +72,16 @@ inline double direct_cost(const Prices& prices, const Work& work, double groups,
                    prices.direct_bin * work.bins + prices.direct_square * work.squares);
 }
 
-// Of so few channels that bins lie side by side in a vector; for averages and maxima alike.
+// Prices of few channels, for averages and maxima alike; all but the first for each channel.
+constexpr double kFewLaneTapPrice = 0.58;
+constexpr double kFewRowStepPrice = 6;
+constexpr double kFewPickPrice = 2.6;
+constexpr double kFewBinPrice = 1;
+
+// Of so few channels that bins lie side by side in a vector.
 inline double few_channels_cost(const Work& work, double channels) {
-  return kDirectRoiPrice * work.rois + 0.58 * work.lane_taps +
-         channels * (6 * work.row_steps + 2.6 * work.picks + work.bins);
+  return kDirectRoiPrice * work.rois + kFewLaneTapPrice * work.lane_taps +
+         channels * (kFewRowStepPrice * work.row_steps + kFewPickPrice * work.picks + kFewBinPrice * work.bins);
 }
 
 }  // namespace ort_roialign::cpu

@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "cpu/pooled_forward.h"
+#include "cpu/pool_all.h"
 #include "ops/error.h"
 #include "ops/problem.h"
 #include "semantics/element_types.h"
@@ -64,12 +64,12 @@ class Engine {
     if (problem.num_rois == 0 || problem.channels == 0) return;
     if constexpr (Op::kHasAverage) {
       if (call.cpu_settings->path != Path::kPlain) {
-        return pool_all<Op, T>(call, problem, regions.data(),
-                               [&](int64_t roi) { forward_plain(call, problem, regions.data(), roi, roi + 1); });
+        const std::vector<int64_t> others = pool_all<Op, T>(call, problem, regions.data());
+        return forward_plain(call, problem, regions.data(), others.data(), static_cast<int64_t>(others.size()));
       }
       count_call(call.cpu_settings->isa, Path::kPlain);
     }
-    forward_plain(call, problem, regions.data(), 0, problem.num_rois);
+    forward_plain(call, problem, regions.data(), nullptr, problem.num_rois);
   }
 
   static void backward(const KernelCall& call) {
@@ -96,15 +96,15 @@ class Engine {
  private:
   using SampleType = typename Region::SampleType;
 
-  // Pools RoIs [begin, end).
-  static void forward_plain(const KernelCall& call, const ProblemType& problem, const Region* regions, int64_t begin,
-                            int64_t end) {
+  // Pools some RoIs: those that `rois` numbers, or the first ones where it is null.
+  static void forward_plain(const KernelCall& call, const ProblemType& problem, const Region* regions,
+                            const int64_t* rois, int64_t num_rois) {
     T* output = static_cast<T*>(call.outputs[0].data);
     int64_t* winners = nullptr;
     if constexpr (Op::kHasWinnerOutput) winners = static_cast<int64_t*>(call.outputs[1].data);
     const int64_t groups = divide_up(problem.channels, kChannelsPerTask);
-    call.parallel_for((end - begin) * groups, [&](int64_t task) {
-      const int64_t roi = begin + task / groups;
+    call.parallel_for(num_rois * groups, [&](int64_t task) {
+      const int64_t roi = rois != nullptr ? rois[task / groups] : task / groups;
       const Range64 channels = channel_range(problem, task % groups, kChannelsPerTask);
       if constexpr (Op::kHasAverage) {
         if (problem.params.reduction == Reduction::kAverage) {

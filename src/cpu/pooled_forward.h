@@ -1,8 +1,8 @@
 // The fast forward pass of the operators whose samples lie on a grid along both axes: it lays the taps of all RoIs,
 // chooses between the two ways to pool, and runs them on the session's threads.
 //
-// Work is cut by the problem's shape alone and a bin is computed by one task in one order of operations, so a result
-// does not depend on the number of threads.
+// Work is cut by the problem's shapes and RoIs and a bin is computed by one task in one order of operations, so a
+// result does not depend on the number of threads.
 #pragma once
 
 #include <algorithm>
@@ -51,22 +51,18 @@ class PooledForward {
     }
   }
 
-  // `plain(roi)` pools one RoI, where neither way is open. Returns the path that it took.
-  template <typename Plain>
-  Path run(Plain plain) {
+  // Pools the RoIs but those that neither way is open to, which it takes out of the plans after `other(roi)` for each.
+  // Returns the path that it took.
+  template <typename Other>
+  Path run(Other other) {
     const Path path = choose_path();
-    switch (path) {
-      case Path::kPacked:
-        run_packed();
-        break;
-      case Path::kDirect:
-        run_direct();
-        break;
-      case Path::kPlain:
-        for (int64_t index = 0; index < plans_.size(); ++index) plain(plans_[index].roi);
-        break;
+    if (path == Path::kPacked) {
+      run_packed();
+    } else {
+      plans_.keep([&](const RoiPlan& plan) { return fits_direct(plan); }, other);
+      run_direct();
     }
-    return path;
+    return plans_.size() > 0 ? path : Path::kPlain;
   }
 
  private:
@@ -105,7 +101,16 @@ class PooledForward {
   void lay_cells() {
     for (Image& image : images_) {
       if (image.cells != nullptr) continue;
-      image.cells = std::make_unique<PackedLayout>(*call_.scratch, problem_.height, problem_.width);
+      int64_t row_begin = problem_.height;
+      int64_t row_end = 0;
+      for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
+        plans_.for_each_tap(plans_[index].y, [&](int64_t row) {
+          row_begin = std::min(row_begin, row);
+          row_end = std::max(row_end, row + 1);
+        });
+      }
+      row_begin = std::min(row_begin, row_end);  // where no RoI reads anything
+      image.cells = std::make_unique<PackedLayout>(*call_.scratch, row_begin, row_end, problem_.width);
       for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
         const RoiPlan& plan = plans_[index];
         plans_.for_each_tap(plan.y, [&](int64_t row) { image.cells->add(row, plan.column_begin, plan.column_end); });
@@ -151,15 +156,19 @@ class PooledForward {
     return false;
   }
 
+  bool fits_direct(const RoiPlan& plan) const {
+    return problem_.params.output_width <= kMostDirectBins && plan.column_end - plan.column_begin <= kWidestDirect;
+  }
+
   // Also sets `cost_`.
   Path choose_path() {
     Work work;
     double most_cells = 0;
-    bool fits_direct = problem_.params.output_width <= kMostDirectBins;
+    bool all_fit_direct = true;
     for (int64_t index = 0; index < plans_.size(); ++index) {
       const RoiPlan& plan = plans_[index];
       const int32_t width = plan.column_end - plan.column_begin;
-      fits_direct = fits_direct && width <= kWidestDirect;
+      all_fit_direct = all_fit_direct && fits_direct(plan);
       most_cells = std::max(most_cells, std::min<double>(bin_taps(plan.y), problem_.height) * width);
       work.add(work_of(plan));
     }
@@ -176,17 +185,17 @@ class PooledForward {
     };
     // The cells are laid only where the largest RoI's do not settle it.
     const std::optional<Path> forced = call_.cpu_settings->path;
-    if (fits_direct && (forced == Path::kDirect || (!forced && direct <= packed(most_cells)))) {
+    if (all_fit_direct && (forced == Path::kDirect || (!forced && direct <= packed(most_cells)))) {
       return choose(Path::kDirect, direct);
     }
     lay_cells();
     double cells = 0;
     for (const Image& image : images_) cells += static_cast<double>(image.cells->cells());
     const bool fits_packed = choose_blocks();
-    if (fits_packed && (!fits_direct || forced == Path::kPacked || packed(cells) < direct)) {
+    if (fits_packed && (!all_fit_direct || forced == Path::kPacked || packed(cells) < direct)) {
       return choose(Path::kPacked, packed(cells));
     }
-    return choose(fits_direct ? Path::kDirect : Path::kPlain, direct);
+    return choose(Path::kDirect, direct);
   }
 
   void fill_pool_job(PoolJob<T>& job) {
@@ -227,6 +236,7 @@ class PooledForward {
   }
 
   void run_direct() {
+    if (plans_.size() == 0) return;
     DirectPoolJob<T> job;
     fill_pool_job(job);
     job.plane_size = problem_.plane_size();
@@ -279,7 +289,7 @@ class PooledForward {
         add_tasks(unit, packed.data() + cells * block_channels_, packing, pooling);
         cells += image.cells->cells();
       }
-      const double part = cost_ * static_cast<double>(cells) / static_cast<double>(all_cells);
+      const double part = cost_ * static_cast<double>(cells) / static_cast<double>(std::max<int64_t>(all_cells, 1));
       for_tasks(packing.size(), part, [&](int64_t task) { pack(packing[task]); });
       for_tasks(pooling.size(), part, [&](int64_t task) { pool(pooling[task]); });
     }
@@ -342,39 +352,5 @@ class PooledForward {
   std::vector<Image> images_;
   double cost_ = 0;  // of the chosen path, in nanoseconds of one thread
 };
-
-// Pools all RoIs of a call, as many at a time as the tables of taps have room for. `plain(roi)` pools one that the
-// tables have no room for.
-template <typename Op, typename T, typename Plain>
-void pool_all(const KernelCall& call, const Problem<Op, T>& problem, const typename Problem<Op, T>::Region* regions,
-              Plain plain) {
-  constexpr int64_t kMostTaps = int64_t{1} << 19;  // 6 MB in float32
-  ScratchArray<RoiTurn> turns(*call.scratch, problem.num_rois);
-  put_in_order<Op, T>(problem, regions, turns);
-  ScratchArray<RoiBound> bounds(*call.scratch, problem.num_rois);
-  ScratchArray<int64_t> chosen(*call.scratch, problem.num_rois);
-  Path path = Path::kPlain;  // of the last portion
-  for (int64_t next = 0; next < problem.num_rois;) {
-    int64_t count = 0;
-    double taps = 0;
-    for (; next < problem.num_rois; ++next) {
-      const int64_t roi = turns[next].roi;
-      bounds[roi] = RoiPlans<Op, T>::bound(problem, regions[roi]);
-      const double more = bounds[roi].taps(problem.params.output_height, problem.params.output_width);
-      if (more > kMostTaps) {
-        plain(roi);
-        continue;
-      }
-      if (taps + more > kMostTaps) break;
-      taps += more;
-      chosen[count++] = roi;
-    }
-    if (count == 0) continue;
-    RoiPlans<Op, T> plans(call, problem, chosen.data(), count, bounds.data(), regions);
-    plans.take_out_unfit(plain);
-    if (plans.size() > 0) path = PooledForward<Op, T>(call, problem, plans).run(plain);
-  }
-  count_call(call.cpu_settings->isa, path);
-}
 
 }  // namespace ort_roialign::cpu

@@ -44,18 +44,24 @@ class RoiPlans {
         plans_(*call.scratch, num_rois),
         offsets_(*call.scratch, place_tables(rois)),
         weights_(*call.scratch, offsets_.size()) {
-    call.parallel_for(divide_up(num_rois, kRoisPerTask), [&](int64_t task) {
+    const auto lay_some = [&](int64_t task) {
       const int64_t end = std::min((task + 1) * kRoisPerTask, num_rois);
       for (int64_t index = task * kRoisPerTask; index < end; ++index) lay(plans_[index]);
-    });
+    };
+    const int64_t tasks = divide_up(num_rois, kRoisPerTask);
+    if (tasks > kLeastParallelTasks) {
+      call.parallel_for(tasks, lay_some);
+    } else {
+      for (int64_t task = 0; task < tasks; ++task) lay_some(task);
+    }
   }
 
-  // Removes the RoIs that did not fit their part of the tables, after a call of `other(roi)` for each.
-  template <typename Other>
-  void take_out_unfit(Other other) {
+  // Removes the RoIs that do not `fit(plan)`, after a call of `other(roi)` for each.
+  template <typename Fit, typename Other>
+  void keep(Fit fit, Other other) {
     int64_t kept = 0;
     for (int64_t index = 0; index < size_; ++index) {
-      if (plans_[index].fits) {
+      if (fit(plans_[index])) {
         plans_[kept++] = plans_[index];
       } else {
         other(plans_[index].roi);
@@ -79,6 +85,7 @@ class RoiPlans {
 
  private:
   static constexpr int64_t kRoisPerTask = 32;
+  static constexpr int64_t kLeastParallelTasks = 3;  // fewer take less time than waking the threads
 
   // Gives each RoI its part of the tables, and returns their size.
   int64_t place_tables(const int64_t* rois) {
@@ -110,6 +117,7 @@ class RoiPlans {
     plan.fits = y.fits() && x.fits();
     if (plan.y.empty() || plan.x.empty()) plan.y.bin_end = plan.y.bin_begin;  // no bin has samples
     plan.column_begin = plan.column_end = 0;
+    if (!plan.fits) return;  // the tables are not laid to their end
     for_each_tap(plan.x, [&](int64_t column) {
       const int32_t cell = static_cast<int32_t>(column);
       plan.column_begin = plan.column_end == 0 ? cell : std::min(plan.column_begin, cell);

@@ -18,9 +18,11 @@ extern const IsaKernels kAvx512Kernels;
 namespace {
 
 constexpr std::array<const char*, kPaths> kPathNames = {"plain", "direct", "packed"};
-constexpr int kMostIsas = 3;
-
-std::array<std::atomic<int64_t>, kMostIsas * kPaths> calls{};
+// Forward calls by instruction set and path.
+std::vector<std::atomic<int64_t>>& calls() {
+  static auto& counts = *new std::vector<std::atomic<int64_t>>(all_isas().size() * kPaths);
+  return counts;
+}
 
 template <typename Names>
 std::string joined(const Names& names) {
@@ -37,7 +39,7 @@ std::string environment(const char* name) {
 int choose_isa() {
   const std::vector<Isa>& isas = all_isas();
   const std::string forced = environment("ORT_ROIALIGN_FORCE_ISA");
-  int best = 0;
+  int best = 0;  // the last one that runs here, as they are ordered
   for (int index = 0; index < static_cast<int>(isas.size()); ++index) {
     if (!isas[index].runs_here) continue;
     best = index;
@@ -61,14 +63,18 @@ std::optional<Path> choose_path() {
 }  // namespace
 
 const std::vector<Isa>& all_isas() {
+#ifdef ORT_ROIALIGN_X86_KERNELS
+  // F16C, which not every compiler's function knows, came to all processors before AVX2 did.
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
   // Never destroyed, as sessions may outlive static objects.
   static const auto& isas = *new std::vector<Isa>{
       {&kBaselineKernels, true},
 #ifdef ORT_ROIALIGN_X86_KERNELS
-      {&kAvx2Kernels,
-       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")},
-      {&kAvx512Kernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
+      {&kAvx2Kernels, avx2},
+      {&kAvx512Kernels, avx512},
 #endif
   };
   return isas;
@@ -87,7 +93,7 @@ const char* path_name(Path path) { return kPathNames[static_cast<int>(path)]; }
 Settings read_settings() { return {choose_isa(), choose_path()}; }
 
 void count_call(int isa, Path path) {
-  calls[isa * kPaths + static_cast<int>(path)].fetch_add(1, std::memory_order_relaxed);
+  calls()[isa * kPaths + static_cast<int>(path)].fetch_add(1, std::memory_order_relaxed);
 }
 
 std::string calls_as_json() {
@@ -95,7 +101,7 @@ std::string calls_as_json() {
   for (size_t isa = 0; isa < all_isas().size(); ++isa) {
     std::string paths;
     for (int path = 0; path < kPaths; ++path) {
-      paths += text(path == 0 ? "" : ", ", "\"", kPathNames[path], "\": ", calls[isa * kPaths + path].load());
+      paths += text(path == 0 ? "" : ", ", "\"", kPathNames[path], "\": ", calls()[isa * kPaths + path].load());
     }
     json += text(isa == 0 ? "" : ", ", "\"", all_isas()[isa].kernels->name, "\": {", paths, "}");
   }

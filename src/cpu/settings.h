@@ -21,7 +21,7 @@ constexpr int kPaths = 3;
 
 struct Settings {
   int isa;                   // position in all_isas()
-  std::optional<Path> path;  // what every call must take; empty: what the cost model chooses
+  std::optional<Path> path;  // what calls take where they can; empty: what the cost model chooses
 };
 
 // An instruction set that this library has kernels for.

@@ -44,8 +44,10 @@ def lanes_of(isa: str, type_name: str) -> int:
     return VECTOR_BYTES[isa] // (8 if type_name == "float64" else 4)
 
 
-def run_forced(isa: str, path: str, device: Device, inputs: Any, **attributes: Any) -> Any:
-    with forced_kernels(isa, path):
+def run_forced(
+    isa: str, path: str, device: Device, inputs: Any, *, some_plain: bool = False, **attributes: Any
+) -> Any:
+    with forced_kernels(isa, path, some_plain=some_plain):
         (y,) = run(device, "RoiAlign", inputs, **attributes)
     return y
 
@@ -161,7 +163,8 @@ def problem_of_shape(type_name: str, mode: str, shape: str) -> tuple[Any, Any, A
 @pytest.mark.parametrize("type_name", list(ELEMENT_TYPES))
 def test_shapes_and_boxes_of_all_kinds(cpu_device, isa, path, type_name, mode, shape):
     inputs, attributes, expected = problem_of_shape(type_name, mode, shape)
-    y = run_forced(isa, path, cpu_device, inputs, **attributes)
+    # Far from zero coordinates are so coarse that many samples of a huge box fall on one point.
+    y = run_forced(isa, path, cpu_device, inputs, some_plain=True, **attributes)
     assert_allclose(y, expected, *tolerances.KERNEL[type_name])
 
 

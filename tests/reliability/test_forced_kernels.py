@@ -18,6 +18,7 @@ from plugin import (
     make_model,
     make_session,
     random_inputs,
+    run,
 )
 
 import ort_roialign
@@ -156,3 +157,28 @@ def test_sessions_of_all_kernels_live_and_run_side_by_side(cpu_device, rng):
     after = forward_calls()
     ran = {(isa, path): after[isa, path] - before[isa, path] for isa, path, _ in kernels}
     assert set(ran.values()) == {2 * rounds}  # in both modes
+
+
+def test_a_call_in_portions_counts_once(cpu_device, rng):
+    """So many boxes need several tables of taps."""
+    inputs = random_inputs(rng, "float32", channels=1, num_rois=20000)
+    before = forward_calls()
+    bins = {"output_height": 7, "output_width": 7, "sampling_ratio": 2}
+    run(cpu_device, "RoiAlign", inputs, **bins)  # runs it twice
+    after = forward_calls()
+    assert sum(after.values()) - sum(before.values()) == 2
+
+
+def test_one_box_too_wide_leaves_the_others_to_the_kernels(cpu_device, rng):
+    """A block of this map would take too much memory, and the direct kernel has a widest box."""
+    inputs = random_inputs(rng, "float32", num_images=1, channels=1, height=900, width=1200)
+    inputs["rois"][3] = [10, 20, 4700, 3500]
+    attributes = {"output_height": 3, "output_width": 5, "spatial_scale": 0.25}
+    before = forward_calls()
+    (y,) = run(cpu_device, "RoiAlign", inputs, **attributes)
+    after = forward_calls()
+    isa = ort_roialign.cpu_state()["isa"]
+    ran = {kernels for kernels, calls in after.items() if calls != before[kernels]}
+    assert ran == {(isa, "direct"), (isa, "plain")}
+    expected = roi_align(inputs["X"], inputs["rois"], inputs["batch_indices"], **attributes)
+    assert_allclose(y, expected, *tolerances.KERNEL["float32"])

@@ -34,6 +34,29 @@ struct Strip {
   using V = Vector<Real>;
   alignas(kLineBytes) Real cells[(kWidestDirect + V::kLanes) * V::kLanes];
 
+  // Sums `num_rows` rows of `count` cells, a vector for each channel. The number of channels is a constant where they
+  // fill a vector, so that the sums stay in registers.
+  template <int kChannels>
+  static void sum_rows(const T* planes, int64_t plane_size, int32_t channels, BinTaps<Real> rows, int32_t num_rows,
+                       int32_t count, V (&sums)[V::kLanes]) {
+    const int32_t used = kChannels > 0 ? kChannels : channels;
+#pragma GCC unroll 16
+    for (int i = 0; i < V::kLanes; ++i) sums[i] = V::broadcast(0);
+    for (int32_t row = 0; row < num_rows; ++row) {
+      const V weight = V::broadcast(rows.weights[row]);
+      const T* from = planes + rows.offsets[row];
+      if (count == V::kLanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < used; ++i) sums[i] = multiply_add(V::load(from + i * plane_size), weight, sums[i]);
+      } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < used; ++i) {
+          sums[i] = multiply_add(V::load_some(from + i * plane_size, count), weight, sums[i]);
+        }
+      }
+    }
+  }
+
   // Sums `num_rows` rows, for the columns that the steps name.
   void fill(const T* planes, int64_t plane_size, int32_t channels, BinTaps<Real> rows, int32_t num_rows,
             const ColumnSteps<V::kLanes>& steps, int32_t width) {
@@ -41,36 +64,10 @@ struct Strip {
       const int32_t start = steps.starts[step];
       const int32_t count = smaller(width - start, V::kLanes);
       V square[V::kLanes];
-      if (count == V::kLanes && channels == V::kLanes) {
-#pragma GCC unroll 16
-        for (int i = 0; i < V::kLanes; ++i) square[i] = V::broadcast(0);
-        for (int32_t row = 0; row < num_rows; ++row) {
-          const V weight = V::broadcast(rows.weights[row]);
-          const T* from = planes + rows.offsets[row] + start;
-#pragma GCC unroll 16
-          for (int i = 0; i < V::kLanes; ++i)
-            square[i] = multiply_add(V::load(from + i * plane_size), weight, square[i]);
-        }
-      } else if (channels == V::kLanes) {
-#pragma GCC unroll 16
-        for (int i = 0; i < V::kLanes; ++i) square[i] = V::broadcast(0);
-        for (int32_t row = 0; row < num_rows; ++row) {
-          const V weight = V::broadcast(rows.weights[row]);
-          const T* from = planes + rows.offsets[row] + start;
-#pragma GCC unroll 16
-          for (int i = 0; i < V::kLanes; ++i) {
-            square[i] = multiply_add(V::load_some(from + i * plane_size, count), weight, square[i]);
-          }
-        }
+      if (channels == V::kLanes) {
+        sum_rows<V::kLanes>(planes + start, plane_size, V::kLanes, rows, num_rows, count, square);
       } else {
-        for (V& vector : square) vector = V::broadcast(0);
-        for (int32_t row = 0; row < num_rows; ++row) {
-          const V weight = V::broadcast(rows.weights[row]);
-          const T* from = planes + rows.offsets[row] + start;
-          for (int i = 0; i < channels; ++i) {
-            square[i] = multiply_add(V::load_some(from + i * plane_size, count), weight, square[i]);
-          }
-        }
+        sum_rows<0>(planes + start, plane_size, channels, rows, num_rows, count, square);
       }
       transpose(square);
 #pragma GCC unroll 16
@@ -130,13 +127,14 @@ void pool_strips(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t chann
     const int32_t channels = channel_end - channel < kLanes ? static_cast<int32_t>(channel_end - channel) : kLanes;
     const T* planes = job.planes + channel * job.plane_size + plan.column_begin;
     const BinTarget<T> target{job.output + (plan.roi * job.channels + channel) * bins, channels, bins, job.stream};
-    for (int32_t first = 0; first < job.output_height; first += rows_at_once) {
-      const int32_t rows = smaller(rows_at_once, job.output_height - first);
+    for (int64_t first = 0; first < job.output_height; first += rows_at_once) {
+      const int64_t left = job.output_height - first;
+      const int32_t rows = left < rows_at_once ? static_cast<int32_t>(left) : rows_at_once;
       for (int32_t row = 0; row < rows; ++row) {
-        pool_bin_row(job, plan, planes, channels, first + row, steps, strip, staging + row * job.output_width * kLanes);
+        pool_bin_row(job, plan, planes, channels, static_cast<int32_t>(first + row), steps, strip,
+                     staging + row * job.output_width * kLanes);
       }
-      write_bins<T, kLanes, kStagedBins>(target, staging, static_cast<int64_t>(first) * job.output_width,
-                                         rows * job.output_width);
+      write_bins<T, kLanes, kStagedBins>(target, staging, first * job.output_width, rows * job.output_width);
     }
   }
   if (job.stream) stream_end();

@@ -16,11 +16,11 @@ void average_bin(const Real* packed, BinTaps<Real> rows, int32_t num_rows, BinTa
   for (V& sum : sums) sum = V::broadcast(0);
   const int32_t taps = kColumns > 0 ? kColumns : num_columns;
   for (int32_t i = 0; i < num_rows; ++i) {
-    const Real* row = packed + rows.offsets[i];
+    const int64_t row = rows.offsets[i];
     const V row_weight = V::broadcast(rows.weights[i]);
 #pragma GCC unroll 4
     for (int32_t j = 0; j < taps; ++j) {
-      const Real* cell = row + columns.offsets[j];
+      const Real* cell = packed + (row + columns.offsets[j]);
       const V weight = row_weight * V::broadcast(columns.weights[j]);
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) sums[v] = multiply_add(V::load(cell + v * V::kLanes), weight, sums[v]);
@@ -41,15 +41,16 @@ void maximum_bin(const Real* packed, BinTaps<Real> rows, int32_t row_points, Bin
     left[v] = right[v] = V::broadcast(0);
   }
   for (int32_t i = 0; i < row_points; ++i) {
-    const Real* upper = packed + rows.offsets[2 * i];
-    const Real* lower = packed + rows.offsets[2 * i + 1];
+    const int64_t upper = rows.offsets[2 * i];
+    const int64_t lower = rows.offsets[2 * i + 1];
     const V upper_weight = V::broadcast(rows.weights[2 * i]);
     const V lower_weight = V::broadcast(rows.weights[2 * i + 1]);
     const auto interpolate = [&](int64_t column, V(&to)[kVectors]) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
         const int64_t at = column + v * V::kLanes;
-        to[v] = multiply_add(V::load(upper + at), upper_weight, V::load(lower + at) * lower_weight);
+        to[v] =
+            multiply_add(V::load(packed + (upper + at)), upper_weight, V::load(packed + (lower + at)) * lower_weight);
       }
     };
     int64_t left_column = -1;

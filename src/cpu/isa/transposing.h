@@ -23,8 +23,8 @@ void pack(const PackJob<T>& job, const PackedRun& run) {
   using V = Vector<ComputeType<T>>;
   constexpr int kLanes = V::kLanes;
   for (int32_t lane = 0; lane < job.block_channels; lane += kLanes) {
-    const int32_t channels = smaller(job.channels - lane, kLanes);
-    const T* planes = job.planes + lane * job.plane_size + run.plane_cell;
+    const int32_t channels = smaller(job.channels - lane, kLanes);  // none or less in a lane after the last channel
+    const T* planes = job.planes + smaller(lane, job.channels) * job.plane_size + run.plane_cell;
     ComputeType<T>* packed = job.packed + run.packed_cell * job.block_channels + lane;
     for (int64_t at = 0; at < run.cells; at += kLanes) {
       const int64_t start = step_start<kLanes>(at, run.cells);
