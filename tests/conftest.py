@@ -32,7 +32,7 @@ BUILD_TREE_OVERRIDE = "ORT_ROIALIGN_BUILD_TREE"
 CPU_FLAGS = {
     "baseline": (),
     "avx2": ("avx2", "fma", "f16c"),
-    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
+    "avx512": ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
 }
 
 

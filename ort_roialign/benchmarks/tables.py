@@ -177,9 +177,10 @@ def path_table(results: Results) -> TextTable:
 def path_sentences(results: Results) -> list[str]:
     """Return what the check of the paths found."""
     worst = results.worst_paths[0]
+    ratio = _ratio(max(worst.path_ratio, 1))  # less is noise
     sentences = [
-        f"The chosen path takes at most {_ratio(worst.path_ratio)} times as long as the better "
-        f"one, at {worst.point.name}."
+        f"The chosen path takes at most {ratio} times as long as the better one, at "
+        f"{worst.point.name}."
     ]
     for result in results.slow_paths:
         same = "the same path, so noise" if result.path == result.better_path else "another path"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from rich.console import Console
@@ -88,6 +89,8 @@ def _onnxruntime_text(onnxruntime: dict[str, Any]) -> str:
 
 def _cpu_text(library: dict[str, Any], state: dict[str, Any]) -> str:
     text = f"{state['isa']}, of {', '.join(library['cpu_isas'])}"
+    if os.environ.get("ORT_ROIALIGN_FORCE_ISA"):
+        text += "; forced by the environment"
     if state["path"]:
         text += f"; path {state['path']} is forced by the environment"
     return text
