@@ -11,8 +11,9 @@
 
 namespace ort_roialign {
 
-constexpr const char* kCpuProvider = "CPUExecutionProvider";
-constexpr const char* kCudaProvider = "CUDAExecutionProvider";
+// Arrays, not pointers: providers are compared by address, which a string literal has one of in each source file.
+inline constexpr char kCpuProvider[] = "CPUExecutionProvider";
+inline constexpr char kCudaProvider[] = "CUDAExecutionProvider";
 
 // The types of a node's feature maps and RoIs. ONNX Runtime picks the custom operator whose types the node has; those
 // that do not go together have one too, whose node fails with an error that says which do.
