@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 
+from ort_roialign.cli.requirements import is_importable
 from ort_roialign.errors import MissingDependencyError
 
 INSTALL_COMMAND = "pip install '.[bench,cpu]'"
@@ -33,12 +33,4 @@ def require_packages() -> None:
 
 def missing_packages(import_names: Iterable[str] = OPTIONAL) -> list[str]:
     """Return those packages that cannot be imported; by default of the optional ones."""
-    return [name for name in import_names if not _is_importable(name)]
-
-
-def _is_importable(name: str) -> bool:
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        return False
-    return True
+    return [name for name in import_names if not is_importable(name)]

@@ -30,7 +30,7 @@ def require_packages(command: str, import_names: Iterable[str]) -> None:
         MissingDependencyError: if one cannot be imported; names every missing package and the
             command that installs them.
     """
-    missing = [name for name in import_names if not _is_importable(name)]
+    missing = [name for name in import_names if not is_importable(name)]
     if not missing:
         return
     packages = ", ".join(OPTIONAL_PACKAGES[name][0] for name in missing)
@@ -48,7 +48,8 @@ def install_command(import_names: Iterable[str]) -> str:
     return text + ("  (with an NVIDIA GPU: gpu in place of cpu)" if "cpu" in extras else "")
 
 
-def _is_importable(name: str) -> bool:
+def is_importable(name: str) -> bool:
+    """Return whether a module can be imported."""
     try:
         importlib.import_module(name)
     except ImportError:

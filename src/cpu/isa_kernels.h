@@ -24,7 +24,9 @@ struct AxisPlan {
 
   bool empty() const { return bin_begin >= bin_end; }
 
-  // Always inlined, because the kernels' objects must not define it (see isa/kernels.h).
+  // These are always inlined, because the kernels' objects must not define them (see isa/kernels.h).
+  __attribute__((always_inline)) bool has_samples(int32_t bin) const { return bin >= bin_begin && bin < bin_end; }
+  __attribute__((always_inline)) bool is_whole(int32_t bin) const { return bin >= whole_begin && bin < whole_end; }
   __attribute__((always_inline)) int64_t taps_of_bin(int32_t bin) const {
     return first_tap + static_cast<int64_t>(bin - bin_begin) * points * taps;
   }

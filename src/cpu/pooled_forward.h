@@ -97,10 +97,9 @@ class PooledForward {
     return static_cast<double>(axis.bin_end - axis.bin_begin) * axis.points * axis.taps;
   }
 
-  // What the RoIs read of each image, laid once.
+  // What the RoIs read of each image.
   void lay_cells() {
     for (Image& image : images_) {
-      if (image.cells != nullptr) continue;
       int64_t row_begin = problem_.height;
       int64_t row_end = 0;
       for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
@@ -300,11 +299,7 @@ class PooledForward {
     const Image& image = images_[number];
     Task task{number, unit % channel_blocks_, packed, 0, 0};
     const int64_t runs = image.cells->runs().size();
-    for (int64_t run = 0; run < runs; run = task.end) {
-      task.begin = run;
-      task.end = run + 1;
-      packing.push_back(task);
-    }
+    for (int64_t run = 0; run < runs; ++run) packing.push_back({number, task.block, packed, run, run + 1});
     for (int64_t begin = image.plan_begin; begin < image.plan_end; begin = task.end) {
       task.begin = begin;
       task.end = begin;

@@ -134,9 +134,9 @@ def test_an_unknown_name_is_an_error(tmp_path):
 
 def test_without_optional_packages_it_says_what_is_left_out(tmp_path, monkeypatch):
     missing = ("torchvision", "matplotlib")
-    importable = requirements._is_importable
+    importable = requirements.is_importable
     monkeypatch.setattr(
-        requirements, "_is_importable", lambda name: name not in missing and importable(name)
+        requirements, "is_importable", lambda name: name not in missing and importable(name)
     )
     result = invoke(tmp_path)
     assert result.exit_code == 0, result.output
@@ -150,7 +150,7 @@ def test_without_optional_packages_it_says_what_is_left_out(tmp_path, monkeypatc
 
 
 def test_without_onnxruntime_it_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr(requirements, "_is_importable", lambda name: name != "onnxruntime")
+    monkeypatch.setattr(requirements, "is_importable", lambda name: name != "onnxruntime")
     result = invoke(tmp_path)
     assert result.exit_code == 1
     assert "ort-roialign bench needs onnxruntime, not installed here." in result.output

@@ -84,13 +84,10 @@ void pool_bin_row(const DirectPoolJob<T>& job, const RoiPlan& plan, const T* pla
   using V = Vector<Real>;
   const AxisPlan& y = plan.y;
   const AxisPlan& x = plan.x;
-  const bool empty = bin_y < y.bin_begin || bin_y >= y.bin_end;
-  const bool whole = bin_y >= y.whole_begin && bin_y < y.whole_end;
   for (int32_t bin = 0; bin < job.output_width; ++bin) {
-    const bool lowest = job.maximum && !empty && whole && bin >= x.whole_begin && bin < x.whole_end;
-    V::broadcast(lowest ? -static_cast<Real>(__builtin_inff()) : Real{0}).store(staging + bin * V::kLanes);
+    V::broadcast(start_of_bin<Real>(job.maximum, plan, bin_y, bin)).store(staging + bin * V::kLanes);
   }
-  if (empty) return;
+  if (!y.has_samples(bin_y)) return;
   for (int32_t point = 0; point < y.points; ++point) {
     BinTaps<Real> rows = bin_taps(job.taps, y, bin_y);
     rows.offsets += point * y.taps;

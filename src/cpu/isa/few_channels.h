@@ -27,7 +27,7 @@ struct LaneTaps {
       for (int32_t tap = 0; tap < taps; ++tap) {
         for (int32_t lane = 0; lane < kLanes; ++lane, ++to) {
           const int32_t bin = first + lane;
-          const bool used = bin >= x.bin_begin && bin < x.bin_end;
+          const bool used = x.has_samples(bin);
           const int64_t from = used ? x.taps_of_bin(bin) + tap : 0;
           places[to] = used ? static_cast<int32_t>(table.offsets[from] - plan.column_begin) : 0;
           weights[to] = used ? table.weights[from] : Real{0};
@@ -86,16 +86,16 @@ void pool_few_channels(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t
   alignas(kLineBytes) Real line[kWidestDirect + 2 * V::kLanes];
   alignas(kLineBytes) Real bins[kMostDirectBins + V::kLanes];
   for (int i = 0; i < 2; ++i) V::broadcast(0).store(line + i * V::kLanes);
+  // Lanes after the last bin are computed too, and not stored.
+  V::broadcast(0).store(bins + job.output_width);
   for (int64_t channel = channel_begin; channel < channel_end; ++channel) {
     const T* plane = job.planes + channel * job.plane_size + plan.column_begin;
     T* output = job.output + (plan.roi * job.channels + channel) * job.output_height * job.output_width;
     for (int32_t bin_y = 0; bin_y < job.output_height; ++bin_y, output += job.output_width) {
-      const bool empty = bin_y < y.bin_begin || bin_y >= y.bin_end;
-      for (int32_t bin = 0; bin < job.output_width; bin += V::kLanes) V::broadcast(0).store(bins + bin);
-      if (!empty) {
-        if (job.maximum && bin_y >= y.whole_begin && bin_y < y.whole_end) {
-          for (int32_t bin = x.whole_begin; bin < x.whole_end; ++bin) bins[bin] = -static_cast<Real>(__builtin_inff());
-        }
+      for (int32_t bin = 0; bin < job.output_width; ++bin) {
+        bins[bin] = start_of_bin<Real>(job.maximum, plan, bin_y, bin);
+      }
+      if (y.has_samples(bin_y)) {
         pool_lanes(job, plan, plane, bin_y, steps, lanes, line, bins);
         // What a lane without a bin of the map has picked.
         for (int32_t bin = 0; bin < x.bin_begin; ++bin) bins[bin] = 0;

@@ -93,11 +93,10 @@ void pool_bins(const PackedPoolJob<T>& job, const RoiPlan& plan, int64_t first_b
   int32_t bin_x = static_cast<int32_t>(first_bin % job.output_width);
   for (int32_t bin = 0; bin < num_bins; ++bin) {
     V pooled[kVectors];
-    if (bin_y < y.bin_begin || bin_y >= y.bin_end || bin_x < x.bin_begin || bin_x >= x.bin_end) {
+    if (!y.has_samples(bin_y) || !x.has_samples(bin_x)) {
       for (V& vector : pooled) vector = V::broadcast(0);
     } else if (job.maximum) {
-      const bool whole = bin_y >= y.whole_begin && bin_y < y.whole_end && bin_x >= x.whole_begin && bin_x < x.whole_end;
-      for (V& vector : pooled) vector = V::broadcast(whole ? -static_cast<Real>(__builtin_inff()) : Real{0});
+      for (V& vector : pooled) vector = V::broadcast(start_of_bin<Real>(true, plan, bin_y, bin_x));
       maximum_bin<Real, kVectors>(job.packed, bin_taps(job.taps, y, bin_y), y.points, bin_taps(job.taps, x, bin_x),
                                   x.points, pooled);
     } else {

@@ -96,6 +96,13 @@ BinTaps<Real> bin_taps(const TapTable<Real>& table, const AxisPlan& axis, int32_
   return {table.offsets + first, table.weights + first};
 }
 
+// What a bin's value starts from: 0 for a sum, and for a maximum over samples that are not all inside the map, because
+// those outside are worth 0; below every number for any other maximum.
+template <typename Real>
+Real start_of_bin(bool maximum, const RoiPlan& plan, int32_t bin_y, int32_t bin_x) {
+  return maximum && plan.y.is_whole(bin_y) && plan.x.is_whole(bin_x) ? -static_cast<Real>(__builtin_inff()) : Real{0};
+}
+
 // Where the bins of one RoI and some channels go.
 template <typename T>
 struct BinTarget {
