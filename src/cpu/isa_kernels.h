@@ -36,17 +36,23 @@ struct RoiPlan {
   AxisPlan y;
   AxisPlan x;
   int64_t roi;
-  int32_t column_begin;  // the columns of the map that the RoI reads
+  int32_t num_columns;   // of the map, that the RoI reads
+  int32_t column_begin;  // they lie in here
   int32_t column_end;    // likewise
   bool fits;             // false: beyond the tables' bounds
 };
 
-// Cells and weights of all taps. A cell's offset along y and its offset along x add up to its place, in elements, in
-// what the kernel reads: planes of the map, or repacked blocks.
+// The taps of all RoIs. Along y a tap names a row: of the map, or its place in a repacked block, in elements, from
+// where the columns are counted. Along x it names one of the columns that the RoI reads, each of which is listed once.
 template <typename Real>
 struct TapTable {
-  int64_t* offsets;
+  int64_t* cells;
   Real* weights;
+  int32_t* columns;  // a RoI's begin where its taps along x do
+
+  __attribute__((always_inline)) const int32_t* columns_of(const RoiPlan& plan) const {
+    return columns + plan.x.first_tap;
+  }
 };
 
 // A run of cells of a plane that is repacked as a whole.
@@ -93,6 +99,7 @@ template <typename T>
 struct DirectPoolJob : PoolJob<T> {
   const T* planes;     // of the image's first channel
   int64_t plane_size;  // elements
+  int32_t width;       // of the map
 };
 
 // A cell of a repacked block is one or two cache lines wide. Wider ones save little more of the work on taps, and
@@ -100,8 +107,11 @@ struct DirectPoolJob : PoolJob<T> {
 constexpr int32_t kLineBytes = 64;
 constexpr int32_t kWidestBlockBytes = 2 * kLineBytes;
 
-// The widest RoI, in columns of the map, and the most bins across that the direct kernel pools.
-constexpr int32_t kWidestDirect = 1024;
+// The most columns that a RoI reads, or for the direct kernel lie between the first and the last that it reads: as many
+// cells of one line are summed before bins are pooled out of them.
+constexpr int32_t kMostColumns = 1024;
+
+// The most bins across that the direct kernel pools.
 constexpr int32_t kMostDirectBins = 256;
 
 // As many channels or fewer are pooled with bins side by side in a vector, more with channels.

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "cpu/pooled_forward.h"
@@ -41,8 +42,8 @@ std::vector<int64_t> pool_all(const KernelCall& call, const Problem<Op, T>& prob
     }
     if (count == 0) continue;
     RoiPlans<Op, T> plans(call, problem, chosen.data(), count, bounds.data(), regions);
-    plans.keep([](const RoiPlan& plan) { return plan.fits; }, leave);
-    if (plans.size() > 0) ran[static_cast<size_t>(PooledForward<Op, T>(call, problem, plans).run(leave))] = true;
+    const std::optional<Path> path = PooledForward<Op, T>(call, problem, plans).run(leave);
+    if (path) ran[static_cast<size_t>(*path)] = true;
   }
   if (!others.empty()) ran[static_cast<size_t>(Path::kPlain)] = true;
   for (int path = 0; path < kPaths; ++path) {

@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "cpu/block_queue.h"
 #include "cpu/cost_model.h"
 #include "cpu/packed_layout.h"
 #include "cpu/roi_order.h"
@@ -42,19 +43,22 @@ class PooledForward {
         plans_(plans),
         kernels_(kernels_for<T>(*all_isas()[call.cpu_settings->isa].kernels)),
         prices_(problem.params.reduction == Reduction::kMaximum ? kMaximumPrices : kAveragePrices),
-        groups_(static_cast<double>(divide_up(problem.channels, kGroup))) {
-    for (int64_t begin = 0; begin < plans.size();) {
-      int64_t end = begin + 1;
-      while (end < plans.size() && plans.image(end) == plans.image(begin)) ++end;
-      images_.push_back({begin, end, nullptr});
-      begin = end;
-    }
-  }
+        groups_(static_cast<double>(divide_up(problem.channels, kGroup))) {}
 
   // Pools the RoIs but those that neither way is open to, which it takes out of the plans after `other(roi)` for each.
-  // Returns the path that it took.
+  // Returns the path that it took, if there was a RoI to pool.
   template <typename Other>
-  Path run(Other other) {
+  std::optional<Path> run(Other other) {
+    const bool few = problem_.channels <= kFewChannels && call_.cpu_settings->path != Path::kPacked;
+    if (few) {
+      run_few_channels();
+    } else {
+      plans_.lay_all(call_.parallel_for);
+    }
+    plans_.keep([&](const RoiPlan& plan) { return plan.fits && (!few || fits_direct(plan)); }, other);
+    if (plans_.size() == 0) return std::nullopt;
+    if (few) return Path::kDirect;
+    find_images();
     const Path path = choose_path();
     if (path == Path::kPacked) {
       run_packed();
@@ -62,15 +66,18 @@ class PooledForward {
       plans_.keep([&](const RoiPlan& plan) { return fits_direct(plan); }, other);
       run_direct();
     }
-    return plans_.size() > 0 ? path : Path::kPlain;
+    return plans_.size() > 0 ? std::optional(path) : std::nullopt;
   }
 
  private:
-  // Repacked blocks at a time, unless one is larger.
+  // Repacked blocks at a time, unless they are less than what they were repacked from.
   static constexpr int64_t kMostPackedBytes = int64_t{8} << 20;
+  // Blocks of more than that are better narrow.
+  static constexpr int64_t kNearBytes = int64_t{2} << 20;
   // Output that would push the blocks out of the caches.
   static constexpr int64_t kLeastStreamedBytes = int64_t{4} << 20;
   static constexpr double kNanosecondsPerTask = 20e3;
+  static constexpr double kLeastTasks = 4;
 
   struct Image {
     int64_t plan_begin;
@@ -78,12 +85,8 @@ class PooledForward {
     std::unique_ptr<PackedLayout> cells;
   };
 
-  // A part of the work on one block of an image.
-  struct Task {
-    int64_t image;
-    int64_t block;
-    Real* packed;
-    int64_t begin;  // of runs or of plans
+  struct Range {
+    int64_t begin;
     int64_t end;
   };
 
@@ -95,6 +98,15 @@ class PooledForward {
 
   static double bin_taps(const AxisPlan& axis) {
     return static_cast<double>(axis.bin_end - axis.bin_begin) * axis.points * axis.taps;
+  }
+
+  void find_images() {
+    for (int64_t begin = 0; begin < plans_.size();) {
+      int64_t end = begin + 1;
+      while (end < plans_.size() && plans_.image(end) == plans_.image(begin)) ++end;
+      images_.push_back({begin, end, nullptr});
+      begin = end;
+    }
   }
 
   // What the RoIs read of each image.
@@ -128,35 +140,34 @@ class PooledForward {
     work.rois = 1;
     work.bins = static_cast<double>(problem_.bins());
     work.squares = static_cast<double>(divide_up(problem_.bins(), kGroup));
-    work.taps = rows * columns;
+    work.row_cells = rows * plan.num_columns;
+    work.strip_cells = strips * plan.num_columns;
     work.row_steps = rows * steps;
     work.strip_steps = strips * steps;
     work.strip_taps = strips * columns;
-    const double vectors =
-        static_cast<double>(divide_up(problem_.params.output_width, kGroup)) * plan.x.points * plan.x.taps;
-    work.lane_taps = vectors * kGroup;
-    work.picks = strips * vectors;
     return work;
   }
 
-  // Cuts the channels into blocks: as wide as may be, but a block of an image takes no more memory than what the RoIs
-  // read of the image's map, or no more than kMostPackedBytes.
+  // Cuts the channels into blocks. A wide cell spreads the work on taps over more channels, but a block should fit the
+  // caches near a core, and two blocks are more than one where there are threads. A block of an image takes no more
+  // memory than what the RoIs read of the image's map, or no more than kMostPackedBytes.
   bool choose_blocks() {
+    int64_t most_cells = 0;
+    for (const Image& image : images_) most_cells = std::max(most_cells, image.cells->cells());
     for (const int64_t most : {2 * kGroup, kGroup}) {
       channel_blocks_ = divide_up(problem_.channels, most);
       block_channels_ = round_up(divide_up(problem_.channels, channel_blocks_), kGroup);
-      const int64_t block_bytes = block_channels_ * int64_t{sizeof(Real)};  // a cell
-      const int64_t map_bytes = problem_.channels * int64_t{sizeof(T)};     // likewise
-      const bool small = std::all_of(images_.begin(), images_.end(), [&](const Image& image) {
-        return image.cells->cells() * block_bytes <= kMostPackedBytes;
-      });
-      if (small || block_bytes <= map_bytes) return true;
+      const int64_t cell_bytes = block_channels_ * int64_t{sizeof(Real)};
+      const bool near = most_cells * cell_bytes <= kNearBytes && channel_blocks_ * images_.size() > 1;
+      const bool small = most_cells * cell_bytes <= kMostPackedBytes;
+      const bool fits = small || cell_bytes <= problem_.channels * int64_t{sizeof(T)};
+      if (fits && (near || most == kGroup)) return true;
     }
     return false;
   }
 
   bool fits_direct(const RoiPlan& plan) const {
-    return problem_.params.output_width <= kMostDirectBins && plan.column_end - plan.column_begin <= kWidestDirect;
+    return problem_.params.output_width <= kMostDirectBins && plan.column_end - plan.column_begin <= kMostColumns;
   }
 
   // Also sets `cost_`.
@@ -171,13 +182,14 @@ class PooledForward {
       most_cells = std::max(most_cells, std::min<double>(bin_taps(plan.y), problem_.height) * width);
       work.add(work_of(plan));
     }
+    const double map_size = static_cast<double>(problem_.num_images * problem_.channels * problem_.plane_size());
+    const double far = far_part(map_size * sizeof(T));
     const auto packed = [&](double cells) {
       work.cells = cells;
-      return packed_cost(prices_, work, groups_);
+      return packed_cost(prices_, work, groups_, far);
     };
     const double channels = static_cast<double>(problem_.channels);
-    const double direct = problem_.channels <= kFewChannels ? few_channels_cost(work, channels)
-                                                            : direct_cost(prices_, work, groups_, channels);
+    const double direct = direct_cost(prices_, work, groups_, far, channels);
     const auto choose = [&](Path path, double cost) {
       cost_ = cost;
       return path;
@@ -208,131 +220,168 @@ class PooledForward {
     job.stream = problem_.num_rois * problem_.channels * problem_.bins() * int64_t{sizeof(T)} > kLeastStreamedBytes;
   }
 
+  bool worth_threads() const { return cost_ >= kLeastParallelNanoseconds; }
+
   // Runs task(0) … task(count - 1), on the session's threads where they cost enough to be worth waking them.
   template <typename Body>
-  void for_tasks(int64_t count, double nanoseconds, Body body) {
-    if (nanoseconds < kLeastParallelNanoseconds) {
-      for (int64_t task = 0; task < count; ++task) body(task);
-    } else {
+  void for_tasks(int64_t count, Body body) {
+    if (worth_threads()) {
       call_.parallel_for(count, body);
+    } else {
+      for (int64_t task = 0; task < count; ++task) body(task);
     }
   }
 
-  // Replaces cells of the map by offsets, for RoIs [begin, end): `row_offset(plan, row)`, `column_offset(column)`.
-  template <typename RowOffset, typename ColumnOffset>
-  void place(int64_t begin, int64_t end, RowOffset row_offset, ColumnOffset column_offset) {
-    constexpr int64_t kRoisPerTask = 64;
-    constexpr double kNanosecondsPerRoi = 200;
-    for_tasks(divide_up(end - begin, kRoisPerTask), kNanosecondsPerRoi * static_cast<double>(end - begin),
-              [&](int64_t task) {
-                const int64_t first = begin + task * kRoisPerTask;
-                for (int64_t index = first; index < std::min(first + kRoisPerTask, end); ++index) {
-                  const RoiPlan& plan = plans_[index];
-                  plans_.for_each_tap(plan.y, [&](int64_t& row) { row = row_offset(plan, row); });
-                  plans_.for_each_tap(plan.x, [&](int64_t& column) { column = column_offset(column); });
-                }
-              });
-  }
-
-  void run_direct() {
-    if (plans_.size() == 0) return;
+  DirectPoolJob<T> direct_job() {
     DirectPoolJob<T> job;
     fill_pool_job(job);
     job.plane_size = problem_.plane_size();
-    const int64_t width = problem_.width;
-    place(
-        0, plans_.size(), [&](const RoiPlan&, int64_t row) { return row * width; },
-        [](int64_t column) { return column; });
-    // A task is some RoIs on some groups of channels: whole RoIs where they are cheap.
-    const double each = cost_ / (static_cast<double>(plans_.size()) * groups_);
-    const int64_t most = static_cast<int64_t>(kNanosecondsPerTask / each) + 1;  // pairs of a RoI and a group
-    const int64_t channels = std::min(most * kGroup, round_up(problem_.channels, kGroup));
-    const int64_t parts = divide_up(problem_.channels, channels);
-    const int64_t rois = std::max<int64_t>(most / divide_up(channels, kGroup), 1);
-    for_tasks(divide_up(plans_.size(), rois) * parts, cost_, [&](int64_t task) {
-      const int64_t begin = task % parts * channels;
-      const int64_t end = std::min(begin + channels, problem_.channels);
-      const int64_t first = task / parts * rois;
-      DirectPoolJob<T> own = job;
-      for (int64_t index = first; index < std::min(first + rois, plans_.size()); ++index) {
-        own.planes = problem_.map + problem_.plane_offset(plans_.image(index), 0);
-        kernels_.pool_direct(own, plans_[index], begin, end);
+    job.width = problem_.width;
+    return job;
+  }
+
+  void pool_direct(DirectPoolJob<T>& job, int64_t index, int64_t channel_begin, int64_t channel_end) {
+    job.planes = problem_.map + problem_.plane_offset(plans_.image(index), 0);
+    kernels_.pool_direct(job, plans_[index], channel_begin, channel_end);
+  }
+
+  // Pools the RoIs that `fits_direct`. With few channels a RoI's taps cost as much as its bins, so they are laid where
+  // they are used, and no path is chosen by them.
+  void run_few_channels() {
+    const double each = kFewRoiPrice + kFewBinPrice * static_cast<double>(problem_.channels * problem_.bins());
+    cost_ = each * static_cast<double>(plans_.size());
+    const int64_t rois = static_cast<int64_t>(kNanosecondsPerTask / each) + 1;
+    for_tasks(divide_up(plans_.size(), rois), [&](int64_t task) {
+      const int64_t begin = task * rois;
+      const int64_t end = std::min(begin + rois, plans_.size());
+      plans_.lay(begin, end);
+      DirectPoolJob<T> job = direct_job();
+      for (int64_t index = begin; index < end; ++index) {
+        if (plans_[index].fits && fits_direct(plans_[index])) pool_direct(job, index, 0, problem_.channels);
       }
     });
   }
 
-  void run_packed() {
-    for (const Image& image : images_) {
-      place(
-          image.plan_begin, image.plan_end,
-          [&](const RoiPlan& plan, int64_t row) { return image.cells->base(row, plan.column_begin) * block_channels_; },
-          [&](int64_t column) { return column * block_channels_; });
-    }
-    const int64_t units = images_.size() * channel_blocks_;
-    int64_t most_cells = 0;
-    int64_t all_cells = 0;
-    for (const Image& image : images_) {
-      most_cells = std::max(most_cells, image.cells->cells());
-      all_cells += image.cells->cells() * channel_blocks_;
-    }
-    const int64_t capacity = std::max<int64_t>(
-        most_cells, std::min<int64_t>(all_cells, kMostPackedBytes / (block_channels_ * sizeof(Real))));
-    ScratchArray<Real> packed(*call_.scratch, capacity * block_channels_);
-    for (int64_t unit = 0; unit < units;) {
-      std::vector<Task> packing;
-      std::vector<Task> pooling;
-      int64_t cells = 0;
-      for (; unit < units; ++unit) {
-        const Image& image = images_[unit / channel_blocks_];
-        if (cells + image.cells->cells() > capacity) break;
-        add_tasks(unit, packed.data() + cells * block_channels_, packing, pooling);
-        cells += image.cells->cells();
+  void run_direct() {
+    if (plans_.size() == 0) return;
+    // A task is some RoIs on some groups of channels: whole RoIs where they are cheap.
+    const double each = cost_ / (static_cast<double>(plans_.size()) * groups_);
+    const double per_task = std::min(kNanosecondsPerTask, cost_ / kLeastTasks);
+    const int64_t most = static_cast<int64_t>(per_task / each) + 1;  // pairs of a RoI and a group
+    const int64_t channels = std::min(most * kGroup, round_up(problem_.channels, kGroup));
+    const int64_t parts = divide_up(problem_.channels, channels);
+    const int64_t rois = std::max<int64_t>(most / divide_up(channels, kGroup), 1);
+    for_tasks(divide_up(plans_.size(), rois) * parts, [&](int64_t task) {
+      const int64_t begin = task % parts * channels;
+      const int64_t end = std::min(begin + channels, problem_.channels);
+      const int64_t first = task / parts * rois;
+      DirectPoolJob<T> job = direct_job();
+      for (int64_t index = first; index < std::min(first + rois, plans_.size()); ++index) {
+        pool_direct(job, index, begin, end);
       }
-      const double part = cost_ * static_cast<double>(cells) / static_cast<double>(std::max<int64_t>(all_cells, 1));
-      for_tasks(packing.size(), part, [&](int64_t task) { pack(packing[task]); });
-      for_tasks(pooling.size(), part, [&](int64_t task) { pool(pooling[task]); });
+    });
+  }
+
+  // One block of channels of one image.
+  struct Block {
+    const Image* image;
+    int64_t number;
+    const std::vector<Range>* parts;  // of the image's RoIs, one for each task
+  };
+
+  void run_packed() {
+    std::vector<std::vector<Range>> parts;
+    for (const Image& image : images_) {
+      place_rows(image);
+      parts.push_back(cut_rois(image));
+    }
+    std::vector<Block> blocks;
+    std::vector<int64_t> tasks;
+    int64_t capacity = 0;  // cells
+    for (size_t image = 0; image < images_.size(); ++image) {
+      capacity = std::max(capacity, images_[image].cells->cells());
+      for (int64_t number = 0; number < channel_blocks_; ++number) {
+        blocks.push_back({&images_[image], number, &parts[image]});
+        tasks.push_back(parts[image].size());
+      }
+    }
+    const int64_t buffers = count_buffers(blocks.size(), capacity);
+    ScratchArray<Real> packed(*call_.scratch, buffers * capacity * block_channels_);
+    const auto memory = [&](int64_t buffer) { return packed.data() + buffer * capacity * block_channels_; };
+    const auto pack_block = [&](int64_t block, int64_t buffer) { pack(blocks[block], memory(buffer)); };
+    const auto pool_part = [&](int64_t block, int64_t buffer, int64_t task) {
+      pool(blocks[block], (*blocks[block].parts)[task], memory(buffer));
+    };
+    BlockQueue queue(tasks, buffers);
+    if (worth_threads()) {
+      queue.run(call_.parallel_for, pack_block, pool_part);
+    } else {
+      queue.run_on_this_thread(pack_block, pool_part);
     }
   }
 
-  void add_tasks(int64_t unit, Real* packed, std::vector<Task>& packing, std::vector<Task>& pooling) {
-    const int64_t number = unit / channel_blocks_;
-    const Image& image = images_[number];
-    Task task{number, unit % channel_blocks_, packed, 0, 0};
-    const int64_t runs = image.cells->runs().size();
-    for (int64_t run = 0; run < runs; ++run) packing.push_back({number, task.block, packed, run, run + 1});
-    for (int64_t begin = image.plan_begin; begin < image.plan_end; begin = task.end) {
-      task.begin = begin;
-      task.end = begin;
-      for (double cost = 0; task.end < image.plan_end && cost < kNanosecondsPerTask; ++task.end) {
-        cost += packed_cost(prices_, work_of(plans_[task.end]), static_cast<double>(block_channels_ / kGroup));
-      }
-      pooling.push_back(task);
+  // One for each thread that the machine runs at once, as far as memory allows.
+  int64_t count_buffers(int64_t blocks, int64_t cells) const {
+    const int64_t block_bytes = std::max<int64_t>(cells * block_channels_ * int64_t{sizeof(Real)}, 1);
+    static const int64_t threads = std::max(std::thread::hardware_concurrency(), 1u);  // a slow call
+    const int64_t wanted = std::min(blocks, threads);
+    return std::clamp<int64_t>(std::max(kMostPackedBytes, touched_bytes()) / block_bytes, 1, wanted);
+  }
+
+  // What the RoIs read of the map.
+  int64_t touched_bytes() const {
+    int64_t cells = 0;
+    for (const Image& image : images_) cells += image.cells->cells();
+    return cells * problem_.channels * int64_t{sizeof(T)};
+  }
+
+  // Replaces rows of the map by their places in a block.
+  void place_rows(const Image& image) {
+    for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
+      const RoiPlan& plan = plans_[index];
+      plans_.for_each_tap(plan.y,
+                          [&](int64_t& row) { row = image.cells->base(row, plan.column_begin) * block_channels_; });
     }
+  }
+
+  // Cuts an image's RoIs into tasks for one block.
+  std::vector<Range> cut_rois(const Image& image) const {
+    std::vector<Range> ranges;
+    double cost = kNanosecondsPerTask;
+    for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
+      if (cost >= kNanosecondsPerTask) {
+        ranges.push_back({index, index});
+        cost = 0;
+      }
+      cost += packed_cost(prices_, work_of(plans_[index]), static_cast<double>(block_channels_ / kGroup), 0);
+      ranges.back().end = index + 1;
+    }
+    return ranges;
   }
 
   int32_t used_channels(int64_t block) const {
     return static_cast<int32_t>(std::min(block_channels_, problem_.channels - block * block_channels_));
   }
 
-  void pack(const Task& task) {
-    const Image& image = images_[task.image];
+  void pack(const Block& block, Real* packed) {
     PackJob<T> job;
-    job.planes = problem_.map + problem_.plane_offset(plans_.image(image.plan_begin), task.block * block_channels_);
+    const int64_t image = plans_.image(block.image->plan_begin);
+    job.planes = problem_.map + problem_.plane_offset(image, block.number * block_channels_);
     job.plane_size = problem_.plane_size();
-    job.channels = used_channels(task.block);
+    job.channels = used_channels(block.number);
     job.block_channels = static_cast<int32_t>(block_channels_);
-    job.packed = task.packed;
-    for (int64_t run = task.begin; run < task.end; ++run) kernels_.pack(job, image.cells->runs()[run]);
+    job.packed = packed;
+    for (const PackedRun& run : block.image->cells->runs()) kernels_.pack(job, run);
   }
 
-  void pool(const Task& task) {
+  void pool(const Block& block, Range rois, const Real* packed) {
     PackedPoolJob<T> job;
     fill_pool_job(job);
-    job.packed = task.packed;
+    job.packed = packed;
     job.block_channels = static_cast<int32_t>(block_channels_);
-    job.channel_begin = task.block * block_channels_;
-    job.block_used = used_channels(task.block);
-    kernels_.pool_packed(job, task.begin, task.end);
+    job.channel_begin = block.number * block_channels_;
+    job.block_used = used_channels(block.number);
+    kernels_.pool_packed(job, rois.begin, rois.end);
   }
 
   const KernelCall& call_;

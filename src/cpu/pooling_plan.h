@@ -28,7 +28,7 @@ BinBound bound_bin(const SampleAxis<Real>& axis, bool maximum) {
   return {1, std::min(2 * samples, cells)};
 }
 
-// Lays the taps of one axis, with cells of the map for offsets.
+// Lays the taps of one axis, with the map's rows or columns for cells.
 template <typename Real>
 class AxisLayer {
  public:
@@ -37,15 +37,16 @@ class AxisLayer {
       : axis_(axis),
         bins_(bins),
         room_(bound.points * bound.taps),
-        offsets_(table.offsets + first_tap),
+        cells_(table.cells + first_tap),
         weights_(table.weights + first_tap),
+        all_inside_(axis.all_inside(bins)),
         plan_{0, 0, 0, 0, 1, 0, first_tap} {}
 
   // The merged taps of each bin, times `scale`.
   AxisPlan average(Real scale) {
     lay_bins([&](int32_t bin) {
       int64_t count = 0;
-      for (AxisTaps<Real> taps(axis_, bin); taps.next() && count <= room_; ++count) {
+      for (AxisTaps<Real> taps(axis_, bin, inside_samples(bin)); taps.next() && count <= room_; ++count) {
         put(count, taps.cell, taps.weight * scale);
       }
       return count;
@@ -64,7 +65,7 @@ class AxisLayer {
   AxisPlan maximum() {
     lay_bins([&](int32_t bin) {
       int64_t count = 0;
-      for (AxisSamples<Real> samples(axis_, bin); samples.next() && count <= room_; count += 2) {
+      for (AxisSamples<Real> samples(axis_, bin, inside_samples(bin)); samples.next() && count <= room_; count += 2) {
         put(count, samples.cells.low, 1 - samples.cells.fraction);
         put(count + 1, samples.cells.high, samples.cells.fraction);
       }
@@ -88,14 +89,16 @@ class AxisLayer {
  private:
   static constexpr int64_t kEnd = -1;
 
+  Range inside_samples(int32_t bin) const { return all_inside_ ? Range{0, axis_.grid} : axis_.inside_samples(bin); }
+
   void put(int64_t tap, int32_t cell, Real weight) {
     if (tap >= room_) return;
-    offsets_[next_ + tap] = cell;
+    cells_[next_ + tap] = cell;
     weights_[next_ + tap] = weight;
   }
 
   void copy(int64_t from, int64_t to, Real weight) {
-    offsets_[to] = offsets_[from];
+    cells_[to] = cells_[from];
     weights_[to] = weight;
   }
 
@@ -114,7 +117,7 @@ class AxisLayer {
       if (!fits_) return;
       if (next_ == 0) plan_.bin_begin = bin;
       plan_.bin_end = bin + 1;
-      if (count < room_) offsets_[next_ + count] = kEnd;
+      if (count < room_) cells_[next_ + count] = kEnd;
       most_ = std::max(most_, static_cast<int32_t>(count));
       next_ += room_;
     }
@@ -122,7 +125,7 @@ class AxisLayer {
 
   void find_whole_bins() {
     for (int32_t bin = plan_.bin_begin; bin < plan_.bin_end; ++bin) {
-      const Range inside = axis_.inside_samples(bin);
+      const Range inside = inside_samples(bin);
       if (inside.begin > 0 || inside.end < axis_.grid) continue;
       if (plan_.whole_end == 0) plan_.whole_begin = bin;
       plan_.whole_end = bin + 1;
@@ -135,7 +138,7 @@ class AxisLayer {
     int64_t to = 0;
     for (int64_t from = 0; fits_ && from < next_; from += room_, to += most_) {
       int64_t count = 0;
-      for (; count < most_ && offsets_[from + count] != kEnd; ++count)
+      for (; count < most_ && cells_[from + count] != kEnd; ++count)
         copy(from + count, to + count, weights_[from + count]);
       if (count < most_) fill(to, count);
     }
@@ -144,8 +147,9 @@ class AxisLayer {
   const SampleAxis<Real>& axis_;
   int32_t bins_;
   int64_t room_;
-  int64_t* offsets_;
+  int64_t* cells_;
   Real* weights_;
+  bool all_inside_;
   AxisPlan plan_;
   int64_t next_ = 0;
   int32_t most_ = 0;

@@ -31,7 +31,9 @@ void put_in_order(const Problem<Op, T>& problem, const typename Problem<Op, T>::
                   ScratchArray<RoiTurn>& turns) {
   constexpr int64_t kNearCacheBytes = int64_t{1} << 19;
   constexpr int32_t kRowsPerBand = 16;
-  const bool near = problem.plane_size() * kWidestBlockBytes <= kNearCacheBytes;
+  const int64_t cell_bytes =
+      std::min<int64_t>(problem.channels * sizeof(typename Problem<Op, T>::Real), kWidestBlockBytes);
+  const bool near = problem.plane_size() * cell_bytes <= kNearCacheBytes;
   for (int64_t roi = 0; roi < turns.size(); ++roi) {
     const auto& region = regions[roi];
     const int32_t band = near ? 0 : region.y.middle_cell(problem.params.output_height) / kRowsPerBand;

@@ -34,7 +34,7 @@ class RoiPlans {
     return {bound_bin(region.y, maximum), bound_bin(region.x, maximum)};
   }
 
-  // `rois` numbers the RoIs, `bounds` and `regions` are those of all RoIs of the problem.
+  // Plans without taps. `rois` numbers the RoIs, `bounds` and `regions` are those of all RoIs of the problem.
   RoiPlans(const KernelCall& call, const ProblemType& problem, const int64_t* rois, int64_t num_rois,
            const RoiBound* bounds, const Region* regions)
       : problem_(problem),
@@ -42,18 +42,24 @@ class RoiPlans {
         bounds_(bounds),
         size_(num_rois),
         plans_(*call.scratch, num_rois),
-        offsets_(*call.scratch, place_tables(rois)),
-        weights_(*call.scratch, offsets_.size()) {
-    const auto lay_some = [&](int64_t task) {
-      const int64_t end = std::min((task + 1) * kRoisPerTask, num_rois);
-      for (int64_t index = task * kRoisPerTask; index < end; ++index) lay(plans_[index]);
-    };
-    const int64_t tasks = divide_up(num_rois, kRoisPerTask);
+        cells_(*call.scratch, place_tables(rois)),
+        weights_(*call.scratch, cells_.size()),
+        columns_(*call.scratch, cells_.size()) {}
+
+  // Lays the taps of all RoIs.
+  void lay_all(const ParallelFor& parallel_for) {
+    const int64_t tasks = divide_up(size_, kRoisPerTask);
+    const auto lay_some = [&](int64_t task) { lay(task * kRoisPerTask, std::min((task + 1) * kRoisPerTask, size_)); };
     if (tasks > kLeastParallelTasks) {
-      call.parallel_for(tasks, lay_some);
+      parallel_for(tasks, lay_some);
     } else {
-      for (int64_t task = 0; task < tasks; ++task) lay_some(task);
+      lay(0, size_);
     }
+  }
+
+  // Lays the taps of some RoIs.
+  void lay(int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) lay(plans_[index]);
   }
 
   // Removes the RoIs that do not `fit(plan)`, after a call of `other(roi)` for each.
@@ -73,14 +79,14 @@ class RoiPlans {
   int64_t size() const { return size_; }
   const RoiPlan* data() { return plans_.data(); }
   RoiPlan& operator[](int64_t index) { return plans_[index]; }
-  TapTable<Real> table() { return {offsets_.data(), weights_.data()}; }
+  TapTable<Real> table() { return {cells_.data(), weights_.data(), columns_.data()}; }
   int64_t image(int64_t index) const { return problem_.batch_indices[plans_[index].roi]; }
 
-  // Calls body(offset) for all taps of an axis.
+  // Calls body(cell) for all taps of an axis.
   template <typename Body>
   void for_each_tap(const AxisPlan& axis, Body body) {
     const int64_t end = axis.taps_of_bin(axis.bin_end);
-    for (int64_t tap = axis.first_tap; tap < end; ++tap) body(offsets_[tap]);
+    for (int64_t tap = axis.first_tap; tap < end; ++tap) body(cells_[tap]);
   }
 
  private:
@@ -116,13 +122,35 @@ class RoiPlans {
     }
     plan.fits = y.fits() && x.fits();
     if (plan.y.empty() || plan.x.empty()) plan.y.bin_end = plan.y.bin_begin;  // no bin has samples
-    plan.column_begin = plan.column_end = 0;
+    plan.num_columns = plan.column_begin = plan.column_end = 0;
     if (!plan.fits) return;  // the tables are not laid to their end
-    for_each_tap(plan.x, [&](int64_t column) {
-      const int32_t cell = static_cast<int32_t>(column);
-      plan.column_begin = plan.column_end == 0 ? cell : std::min(plan.column_begin, cell);
-      plan.column_end = std::max(plan.column_end, cell + 1);
-    });
+    list_columns(plan, region.x.ascending());
+    plan.fits = plan.num_columns <= kMostColumns;
+  }
+
+  // Lists the columns that a RoI reads, each once, and replaces the cells of its taps by positions in that list. From
+  // one point to the next columns hardly ever step back, so what has been listed is found at the list's end.
+  void list_columns(RoiPlan& plan, bool ascending) {
+    const AxisPlan& x = plan.x;
+    int32_t* const columns = columns_.data() + x.first_tap;
+    const int64_t points = static_cast<int64_t>(x.bin_end - x.bin_begin) * x.points;
+    for (int64_t step = 0; step < points; ++step) {
+      int64_t* const cells = cells_.data() + x.first_tap + (ascending ? step : points - 1 - step) * x.taps;
+      for (int32_t tap = 0; tap < x.taps; ++tap) {
+        const int32_t column = static_cast<int32_t>(cells[tap]);
+        int32_t position = plan.num_columns;
+        while (position > 0 && columns[position - 1] > column) --position;
+        if (position == 0 || columns[position - 1] != column) {
+          position = ++plan.num_columns;
+          columns[position - 1] = column;
+        }
+        cells[tap] = position - 1;
+      }
+    }
+    if (plan.num_columns == 0) return;
+    const auto [least, most] = std::minmax_element(columns, columns + plan.num_columns);
+    plan.column_begin = *least;
+    plan.column_end = *most + 1;
   }
 
   const ProblemType& problem_;
@@ -130,8 +158,9 @@ class RoiPlans {
   const RoiBound* bounds_;
   int64_t size_;
   ScratchArray<RoiPlan> plans_;
-  ScratchArray<int64_t> offsets_;
+  ScratchArray<int64_t> cells_;
   ScratchArray<Real> weights_;
+  ScratchArray<int32_t> columns_;
 };
 
 }  // namespace ort_roialign::cpu

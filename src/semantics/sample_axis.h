@@ -47,6 +47,11 @@ struct SampleAxis {
     return position_feature >= -1 && position_feature <= static_cast<Real>(extent);
   }
 
+  // Whether no sample of any bin lies outside the map: positions are monotonous in the bin, too.
+  ORT_ROIALIGN_HD bool all_inside(int32_t bins) const {
+    return grid > 0 && is_inside(position(0, 0)) && is_inside(position(bins - 1, grid - 1));
+  }
+
   // The samples of a bin that lie in [-1, extent]; the others are outside the map. `position` is monotonous in the
   // sample, also after rounding, so they are one range, and a bisection finds its ends: a RoI of any size costs no more
   // than the part of it that covers the map.
@@ -108,8 +113,11 @@ class AxisTaps {
   int32_t cell = 0;
   Real weight = 0;
 
-  ORT_ROIALIGN_HD AxisTaps(const SampleAxis<Real>& axis, int32_t bin)
-      : axis_(axis), bin_(bin), samples_(axis.inside_samples(bin)) {}
+  ORT_ROIALIGN_HD AxisTaps(const SampleAxis<Real>& axis, int32_t bin) : AxisTaps(axis, bin, axis.inside_samples(bin)) {}
+
+  // `inside`: the bin's inside_samples, where they are known.
+  ORT_ROIALIGN_HD AxisTaps(const SampleAxis<Real>& axis, int32_t bin, Range inside)
+      : axis_(axis), bin_(bin), samples_(inside) {}
 
   ORT_ROIALIGN_HD bool next() {
     for (; step_ < samples_.end - samples_.begin; ++step_) {
@@ -151,8 +159,9 @@ class AxisSamples {
  public:
   Neighbours<Real> cells{};
 
-  ORT_ROIALIGN_HD AxisSamples(const SampleAxis<Real>& axis, int32_t bin)
-      : axis_(axis), bin_(bin), left_(axis.inside_samples(bin)) {}
+  // `inside`: the bin's inside_samples.
+  ORT_ROIALIGN_HD AxisSamples(const SampleAxis<Real>& axis, int32_t bin, Range inside)
+      : axis_(axis), bin_(bin), left_(inside) {}
 
   ORT_ROIALIGN_HD bool next() {
     if (left_.empty()) return false;

@@ -41,11 +41,14 @@ def boxes_of_all_widths() -> Problem:
     return inputs_of(random_map(1, 1, 4, 5000), boxes), {"output_height": 2, "output_width": 7}
 
 
-def boxes_of_one_width(columns: int) -> Problem:
+def boxes_of_one_width(columns: int, channels: int = 19) -> Problem:
     # Samples are at most a cell apart, and the last one reads the last column.
     left = np.array([7, 300, 11])
     boxes = np.stack([left, [0, 1, 0], left + columns - 1, [3, 4, 4]], axis=1)
-    return inputs_of(random_map(1, 19, 4, 2500), boxes), {"output_height": 2, "output_width": 3}
+    return inputs_of(random_map(1, channels, 4, 2500), boxes), {
+        "output_height": 2,
+        "output_width": 3,
+    }
 
 
 def bins_across(bins: int) -> Problem:
@@ -88,6 +91,10 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     **{
         f"{columns} columns": partial(boxes_of_one_width, columns)
         for columns in (1024, 1025, 2048, 2049)
+    },
+    **{
+        f"{columns} columns of wide blocks": partial(boxes_of_one_width, columns, 67)
+        for columns in (512, 513, 1024)
     },
     **{f"{bins} bins across": partial(bins_across, bins) for bins in (256, 257, 2048, 2049)},
     "tall columns of bins": tall_columns_of_bins,

@@ -19,7 +19,7 @@ from plugin import Device, forced_kernels, make_model, make_session, random_inpu
 MODES = ("avg", "max")
 MIB = 2**20
 
-# What a call may take beside its inputs and outputs, whatever their size: 8 MiB of repacked blocks,
+# What a call of two threads may take beside its inputs and outputs: 8 MiB of repacked blocks,
 # up to 6 MiB of taps (which are kept in two arrays of their own) and some numbers for each RoI and
 # for each part of the work, with the allocator's rounding on top.
 MOST_SCRATCH_BYTES = 24 * MIB

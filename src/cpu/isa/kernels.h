@@ -19,7 +19,7 @@ void pool_direct(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t chann
   if (job.channels <= kFewChannels && Lanes::count(plan.x, job.output_width) <= Lanes::kMost) {
     pool_few_channels(job, plan, channel_begin, channel_end);
   } else {
-    pool_strips(job, plan, channel_begin, channel_end);
+    pool_planes(job, plan, channel_begin, channel_end);
   }
 }
 

@@ -1,162 +1,121 @@
 // Pools out of repacked blocks of channels.
 #pragma once
 
-#include "cpu/isa/transposing.h"
+#include "cpu/isa/strips.h"
 #include "cpu/isa_kernels.h"
 
 namespace ort_roialign::cpu {
 namespace {
 
-// The average over a bin of one block: the weighted sum over the cells of `rows` times `columns`. The number of column
-// taps is a constant where it is a frequent one, 0 where it is not.
-template <typename Real, int kVectors, int kColumns>
-void average_bin(const Real* packed, BinTaps<Real> rows, int32_t num_rows, BinTaps<Real> columns, int32_t num_columns,
-                 Vector<Real> (&sums)[kVectors]) {
+// Sums up to four rows of a block, for the columns that a RoI reads, to cells[num_columns, kVectors lanes]; `kAdd`: to
+// what the cells hold.
+template <typename Real, int kVectors, int kRows, bool kAdd>
+void sum_rows(const Real* packed, int64_t block_channels, const int64_t* rows, const Real* row_weights,
+              const int32_t* columns, int32_t num_columns, Real* cells) {
   using V = Vector<Real>;
-  for (V& sum : sums) sum = V::broadcast(0);
-  const int32_t taps = kColumns > 0 ? kColumns : num_columns;
-  for (int32_t i = 0; i < num_rows; ++i) {
-    const int64_t row = rows.offsets[i];
-    const V row_weight = V::broadcast(rows.weights[i]);
+  const Real* from[kRows];
+  V weights[kRows];
 #pragma GCC unroll 4
-    for (int32_t j = 0; j < taps; ++j) {
-      const Real* cell = packed + (row + columns.offsets[j]);
-      const V weight = row_weight * V::broadcast(columns.weights[j]);
+  for (int i = 0; i < kRows; ++i) {
+    from[i] = packed + rows[i];
+    weights[i] = V::broadcast(row_weights[i]);
+  }
+  for (int32_t column = 0; column < num_columns; ++column, cells += kVectors * V::kLanes) {
+    const int64_t at = columns[column] * block_channels;
+    V sums[kVectors];
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) sums[v] = multiply_add(V::load(cell + v * V::kLanes), weight, sums[v]);
+    for (int v = 0; v < kVectors; ++v) sums[v] = V::load((kAdd ? cells : from[0] + at) + v * V::kLanes);
+    if (!kAdd) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sums[v] = sums[v] * weights[0];
     }
-  }
-}
-
-// The maximum over a bin's samples. Rows are interpolated first, and neighbouring samples share the result.
-template <typename Real, int kVectors>
-void maximum_bin(const Real* packed, BinTaps<Real> rows, int32_t row_points, BinTaps<Real> columns,
-                 int32_t column_points, Vector<Real> (&result)[kVectors]) {
-  using V = Vector<Real>;
-  V maxima[kVectors];  // stays in registers, which a reference would not
-  V left[kVectors];
-  V right[kVectors];
-  for (int v = 0; v < kVectors; ++v) {
-    maxima[v] = result[v];
-    left[v] = right[v] = V::broadcast(0);
-  }
-  for (int32_t i = 0; i < row_points; ++i) {
-    const int64_t upper = rows.offsets[2 * i];
-    const int64_t lower = rows.offsets[2 * i + 1];
-    const V upper_weight = V::broadcast(rows.weights[2 * i]);
-    const V lower_weight = V::broadcast(rows.weights[2 * i + 1]);
-    const auto interpolate = [&](int64_t column, V(&to)[kVectors]) {
+#pragma GCC unroll 4
+    for (int i = kAdd ? 0 : 1; i < kRows; ++i) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
-        const int64_t at = column + v * V::kLanes;
-        to[v] =
-            multiply_add(V::load(packed + (upper + at)), upper_weight, V::load(packed + (lower + at)) * lower_weight);
+        sums[v] = multiply_add(V::load(from[i] + at + v * V::kLanes), weights[i], sums[v]);
       }
-    };
-    int64_t left_column = -1;
-    int64_t right_column = -1;
-    for (int32_t j = 0; j < column_points; ++j) {
-      const int64_t low = columns.offsets[2 * j];
-      const int64_t high = columns.offsets[2 * j + 1];
-      if (low != left_column) {
-        if (low == right_column) {
-          for (int v = 0; v < kVectors; ++v) left[v] = right[v];
-        } else {
-          interpolate(low, left);
-        }
-        left_column = low;
-      }
-      if (high != right_column) {
-        interpolate(high, right);
-        right_column = high;
-      }
-      const V low_weight = V::broadcast(columns.weights[2 * j]);
-      const V high_weight = V::broadcast(columns.weights[2 * j + 1]);
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) {
-        maxima[v] = maximum(maxima[v], multiply_add(left[v], low_weight, right[v] * high_weight));
-      }
-    }
-  }
-  for (int v = 0; v < kVectors; ++v) result[v] = maxima[v];
-}
-
-// Pools some bins of a RoI, in row-major order, to staging[num_bins, block_channels].
-template <typename T, int kVectors, int kColumns>
-void pool_bins(const PackedPoolJob<T>& job, const RoiPlan& plan, int64_t first_bin, int32_t num_bins,
-               ComputeType<T>* staging) {
-  using Real = ComputeType<T>;
-  using V = Vector<Real>;
-  const AxisPlan& y = plan.y;
-  const AxisPlan& x = plan.x;
-  int32_t bin_y = static_cast<int32_t>(first_bin / job.output_width);
-  int32_t bin_x = static_cast<int32_t>(first_bin % job.output_width);
-  for (int32_t bin = 0; bin < num_bins; ++bin) {
-    V pooled[kVectors];
-    if (!y.has_samples(bin_y) || !x.has_samples(bin_x)) {
-      for (V& vector : pooled) vector = V::broadcast(0);
-    } else if (job.maximum) {
-      for (V& vector : pooled) vector = V::broadcast(start_of_bin<Real>(true, plan, bin_y, bin_x));
-      maximum_bin<Real, kVectors>(job.packed, bin_taps(job.taps, y, bin_y), y.points, bin_taps(job.taps, x, bin_x),
-                                  x.points, pooled);
-    } else {
-      average_bin<Real, kVectors, kColumns>(job.packed, bin_taps(job.taps, y, bin_y), y.taps,
-                                            bin_taps(job.taps, x, bin_x), x.taps, pooled);
     }
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) pooled[v].store(staging + v * V::kLanes);
-    staging += kVectors * V::kLanes;
-    if (++bin_x == job.output_width) {
-      bin_x = 0;
-      ++bin_y;
+    for (int v = 0; v < kVectors; ++v) sums[v].store(cells + v * V::kLanes);
+  }
+}
+
+// A strip of a block, or of one line of it.
+template <typename T, int kVectors_>
+struct BlockStrip {
+  using Real = ComputeType<T>;
+  static constexpr int kVectors = kVectors_;
+  static constexpr int kCellLanes = kVectors * Vector<Real>::kLanes;
+
+  const Real* packed;  // from the strip's first channel on
+  int64_t block_channels;
+  const int32_t* columns;
+  int32_t num_columns;
+  alignas(kLineBytes) Real cells[kStripBytes / sizeof(Real)];
+
+  static bool holds(int32_t columns) { return columns * kCellLanes * static_cast<int>(sizeof(Real)) <= kStripBytes; }
+
+  const Real* cell(int64_t column) const { return cells + column * kCellLanes; }
+
+  void fill(Taps<Real> rows) {
+    fill_some<false>(rows, smaller(rows.count, 4));
+    for (int32_t done = 4; done < rows.count; done += 4) {
+      fill_some<true>({rows.cells + done, rows.weights + done, rows.count}, smaller(rows.count - done, 4));
     }
   }
-}
 
-template <typename T, int kVectors>
-void pool_bins_any(const PackedPoolJob<T>& job, const RoiPlan& plan, int64_t first_bin, int32_t num_bins,
-                   ComputeType<T>* staging) {
-  switch (plan.x.taps) {
-    case 2:
-      return pool_bins<T, kVectors, 2>(job, plan, first_bin, num_bins, staging);
-    case 3:
-      return pool_bins<T, kVectors, 3>(job, plan, first_bin, num_bins, staging);
-    case 4:
-      return pool_bins<T, kVectors, 4>(job, plan, first_bin, num_bins, staging);
-    default:
-      return pool_bins<T, kVectors, 0>(job, plan, first_bin, num_bins, staging);
+ private:
+  template <bool kAdd>
+  void fill_some(Taps<Real> rows, int32_t count) {
+    switch (count) {
+      case 1:
+        return fill_rows<1, kAdd>(rows);
+      case 2:
+        return fill_rows<2, kAdd>(rows);
+      case 3:
+        return fill_rows<3, kAdd>(rows);
+      default:
+        return fill_rows<4, kAdd>(rows);
+    }
   }
-}
 
+  template <int kRows, bool kAdd>
+  void fill_rows(Taps<Real> rows) {
+    sum_rows<Real, kVectors, kRows, kAdd>(packed, block_channels, rows.cells, rows.weights, columns, num_columns,
+                                          cells);
+  }
+};
+
+// Pools one RoI for channels [lane, lane + lanes of a strip's cell) of a block.
 template <typename T, int kVectors>
-void pool_block(const PackedPoolJob<T>& job, int64_t plan_begin, int64_t plan_end) {
-  using Real = ComputeType<T>;
-  constexpr int kBlock = kVectors * Vector<Real>::kLanes;
-  constexpr int32_t kStagedBins = kStagingBytes / (kBlock * static_cast<int>(sizeof(Real)));
-  alignas(kLineBytes) Real staging[kStagedBins * kBlock];
+void pool_lanes(const PackedPoolJob<T>& job, const RoiPlan& plan, int32_t lane) {
+  const int32_t channels = smaller(job.block_used - lane, BlockStrip<T, kVectors>::kCellLanes);
+  if (channels <= 0) return;
+  BlockStrip<T, kVectors> strip;
+  strip.packed = job.packed + lane;
+  strip.block_channels = job.block_channels;
+  strip.columns = job.taps.columns_of(plan);
+  strip.num_columns = plan.num_columns;
   const int64_t bins = static_cast<int64_t>(job.output_height) * job.output_width;
-  for (int64_t index = plan_begin; index < plan_end; ++index) {
-    const RoiPlan& plan = job.plans[index];
-    const int64_t first_channel = plan.roi * job.channels + job.channel_begin;
-    const BinTarget<T> target{job.output + first_channel * bins, job.block_used, bins, job.stream};
-    for (int64_t at = 0; at < bins; at += kStagedBins) {
-      const int32_t count = static_cast<int32_t>(bins - at < kStagedBins ? bins - at : kStagedBins);
-      pool_bins_any<T, kVectors>(job, plan, at, count, staging);
-      write_bins<T, kBlock, kStagedBins>(target, staging, at, count);
-    }
-  }
-  if (job.stream) stream_end();
+  const int64_t first_channel = plan.roi * job.channels + job.channel_begin + lane;
+  pool_roi<T>(job, plan, strip, BinTarget<T>{job.output + first_channel * bins, channels, bins, job.stream});
 }
 
 template <typename T>
 void pool_packed(const PackedPoolJob<T>& job, int64_t plan_begin, int64_t plan_end) {
   constexpr int kPerLine = kLineBytes / static_cast<int>(sizeof(Vector<ComputeType<T>>));
+  constexpr int kLineLanes = kPerLine * Vector<ComputeType<T>>::kLanes;
   static_assert(kWidestBlockBytes == 2 * kLineBytes, "one case for each width");
-  if (job.block_channels * sizeof(ComputeType<T>) == kLineBytes) {
-    pool_block<T, kPerLine>(job, plan_begin, plan_end);
-  } else {
-    pool_block<T, 2 * kPerLine>(job, plan_begin, plan_end);
+  for (int64_t index = plan_begin; index < plan_end; ++index) {
+    const RoiPlan& plan = job.plans[index];
+    if (job.block_channels == 2 * kLineLanes && BlockStrip<T, 2 * kPerLine>::holds(plan.num_columns)) {
+      pool_lanes<T, 2 * kPerLine>(job, plan, 0);
+    } else {
+      for (int32_t lane = 0; lane < job.block_channels; lane += kLineLanes) pool_lanes<T, kPerLine>(job, plan, lane);
+    }
   }
+  if (job.stream) stream_end();
 }
 
 }  // namespace

@@ -83,26 +83,6 @@ void stream(const T* from, T* to, int64_t count) {
   for (; at < count; ++at) to[at] = from[at];
 }
 
-// The taps of one bin along one axis.
-template <typename Real>
-struct BinTaps {
-  const int64_t* offsets;
-  const Real* weights;
-};
-
-template <typename Real>
-BinTaps<Real> bin_taps(const TapTable<Real>& table, const AxisPlan& axis, int32_t bin) {
-  const int64_t first = axis.taps_of_bin(bin);
-  return {table.offsets + first, table.weights + first};
-}
-
-// What a bin's value starts from: 0 for a sum, and for a maximum over samples that are not all inside the map, because
-// those outside are worth 0; below every number for any other maximum.
-template <typename Real>
-Real start_of_bin(bool maximum, const RoiPlan& plan, int32_t bin_y, int32_t bin_x) {
-  return maximum && plan.y.is_whole(bin_y) && plan.x.is_whole(bin_x) ? -static_cast<Real>(__builtin_inff()) : Real{0};
-}
-
 // Where the bins of one RoI and some channels go.
 template <typename T>
 struct BinTarget {
