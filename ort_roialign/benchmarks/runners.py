@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,51 +51,48 @@ class SessionSettings:
 
 
 class SessionRunner:
-    """RoIAlign in onnxruntime, inputs bound and outputs allocated beforehand."""
+    """RoIAlign in onnxruntime: one model with a node for each call, as a detector has them.
+
+    Inputs are bound and outputs allocated beforehand.
+    """
 
     def __init__(self, calls: Sequence[Call], settings: SessionSettings) -> None:
         self.settings = settings
         self._type = settings.element_type
-        self._bound: list[tuple[onnxruntime.InferenceSession, Any]] = []
-        self._arrays: list[Mapping[str, Array]] = []  # the bindings hold no references to them
-        sessions: dict[bytes, onnxruntime.InferenceSession] = {}
-        maps: dict[int, Array] = {}  # stages of a cascade share theirs
-        for call in calls:
-            model = _model(call, settings)
-            if model not in sessions:
-                sessions[model] = _session(model, settings)
-            if id(call.x) not in maps:
-                maps[id(call.x)] = self._type.encode(call.x)
-            self._bind(sessions[model], call, maps[id(call.x)])
+        self._session = _session(_model(calls, settings), settings)
+        self._binding = self._session.io_binding()
+        self._arrays: dict[str, Array] = {}  # the binding holds no references to them
+        self._outputs: list[Array] = []
+        for number, call in enumerate(calls):
+            self._bind(number, call)
 
     def __call__(self) -> None:
-        """Compute all calls, one after the other, into the same outputs again."""
-        for session, binding in self._bound:
-            session.run_with_iobinding(binding)
+        """Compute all calls into the same outputs again."""
+        self._session.run_with_iobinding(self._binding)
 
     def outputs(self) -> list[Array]:
         """Compute all calls and return copies; what a kernel leaves unwritten is NaN."""
-        for arrays in self._arrays:
-            arrays["Y"].fill(self._type.not_a_number)
+        for array in self._outputs:
+            array.fill(self._type.not_a_number)
         self()
-        return [self._type.decode(arrays["Y"]) for arrays in self._arrays]
+        return [self._type.decode(array) for array in self._outputs]
 
-    def _bind(self, session: onnxruntime.InferenceSession, call: Call, x: Array) -> None:
-        arrays = {
-            "X": x,
-            "rois": call.rois.astype(self._type.roi_type),
-            "batch_indices": call.batch_indices,
-            "Y": np.empty(call.output_shape, self._type.storage),
-        }
-        binding = session.io_binding()
-        for name, array in arrays.items():
-            bind = binding.bind_output if name == "Y" else binding.bind_input
-            element_type: Any = array.dtype.type
-            if name in ("X", "Y") and array.dtype == np.uint16:  # NumPy has no bfloat16
-                element_type = self._type.onnx_type
-            bind(name, "cpu", 0, element_type, array.shape, array.ctypes.data)
-        self._bound.append((session, binding))
-        self._arrays.append(arrays)
+    def _bind(self, number: int, call: Call) -> None:
+        x, rois, batch_indices, y = _names(number, call)
+        if x not in self._arrays:  # stages of a cascade share theirs
+            self._bind_array(x, self._type.encode(call.x), self._binding.bind_input)
+        self._bind_array(rois, call.rois.astype(self._type.roi_type), self._binding.bind_input)
+        self._bind_array(batch_indices, call.batch_indices, self._binding.bind_input)
+        output = np.empty(call.output_shape, self._type.storage)
+        self._bind_array(y, output, self._binding.bind_output)
+        self._outputs.append(output)
+
+    def _bind_array(self, name: str, array: Array, bind: Any) -> None:
+        element_type: Any = array.dtype.type
+        if array.dtype == np.uint16:  # NumPy has no bfloat16
+            element_type = self._type.onnx_type
+        bind(name, "cpu", 0, element_type, array.shape, array.ctypes.data)
+        self._arrays[name] = array
 
 
 class TorchvisionRunner:
@@ -142,30 +139,39 @@ def _torchvision_arguments(call: Call, from_numpy: Any) -> dict[str, Any]:
     }
 
 
-def _model(call: Call, settings: SessionSettings) -> bytes:
-    element_type = settings.element_type
-    inputs = {
-        "X": element_type.onnx_type,
-        "rois": helper.np_dtype_to_tensor_dtype(element_type.roi_type),
-        "batch_indices": TensorProto.INT64,
-    }
-    node = helper.make_node(
-        "RoiAlign",
-        list(inputs),
-        ["Y"],
-        domain=settings.domain,
-        mode=settings.mode,
-        output_height=call.bins,
-        output_width=call.bins,
-        sampling_ratio=call.sampling_ratio,
-        spatial_scale=1 / call.stride,
-        coordinate_transformation_mode="half_pixel",
-    )
+def _names(number: int, call: Call) -> tuple[str, str, str, str]:
+    """Return the names of a call's inputs and output; calls on one map share the map's name."""
+    return f"X{id(call.x)}", f"rois{number}", f"batch_indices{number}", f"Y{number}"
+
+
+def _model(calls: Sequence[Call], settings: SessionSettings) -> bytes:
+    map_type = settings.element_type.onnx_type
+    roi_type = helper.np_dtype_to_tensor_dtype(settings.element_type.roi_type)
+    types: dict[str, int] = {}
+    nodes = []
+    for number, call in enumerate(calls):
+        *inputs, output = _names(number, call)
+        types |= dict(zip(inputs, (map_type, roi_type, TensorProto.INT64), strict=True))
+        nodes.append(
+            helper.make_node(
+                "RoiAlign",
+                inputs,
+                [output],
+                domain=settings.domain,
+                mode=settings.mode,
+                output_height=call.bins,
+                output_width=call.bins,
+                sampling_ratio=call.sampling_ratio,
+                spatial_scale=1 / call.stride,
+                coordinate_transformation_mode="half_pixel",
+            )
+        )
+    outputs = [node.output[0] for node in nodes]
     graph = helper.make_graph(
-        [node],
+        nodes,
         "benchmark",
-        [helper.make_tensor_value_info(name, kind, None) for name, kind in inputs.items()],
-        [helper.make_tensor_value_info("Y", element_type.onnx_type, None)],
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in types.items()],
+        [helper.make_tensor_value_info(name, map_type, None) for name in outputs],
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
@@ -176,8 +182,5 @@ def _session(model: bytes, settings: SessionSettings) -> onnxruntime.InferenceSe
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_ERRORS_ONLY
     options.intra_op_num_threads = settings.threads
-    # Else the threads of a session that has finished wait for more work for a while, and keep the
-    # cores from the next contestant.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     ort_roialign.register(options)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -14,6 +14,7 @@ from ort_roialign.benchmarks import disturbance, measure
 from ort_roialign.benchmarks.measure import (
     MOST_CALLS_A_SAMPLE,
     MOST_ROUNDS,
+    PAUSE_SECONDS,
     SHORTEST_SAMPLE_SECONDS,
     Effort,
     Timing,
@@ -32,6 +33,9 @@ class Clock:
     def __call__(self):
         return self.now
 
+    def sleep(self, seconds):
+        self.log.append(seconds)
+
     def contestant(self, name, seconds):
         durations = itertools.cycle(seconds)
 
@@ -45,11 +49,12 @@ class Clock:
 def test_each_contestant_gets_its_own_time_once_a_round():
     clock = Clock()
     contestants = {name: clock.contestant(name, [s]) for name, s in (("a", 2.0), ("b", 5.0))}
-    times = measure_interleaved(contestants, Effort(7, 0), clock)
+    times = measure_interleaved(contestants, Effort(7, 0), clock, clock.sleep)
     assert times["a"].samples == (2.0,) * 7
     assert times["b"].samples == (5.0,) * 7
-    rounds = np.array(clock.log[4:]).reshape(7, 2)  # after two calls of each to warm up
-    assert clock.log[:4] == ["a", "a", "b", "b"]
+    assert clock.log[:4] == ["a", "a", "b", "b"]  # two calls of each to warm up
+    assert clock.log[4::2] == [PAUSE_SECONDS] * 14
+    rounds = np.array(clock.log[5::2]).reshape(7, 2)
     assert all(sorted(turn) == ["a", "b"] for turn in rounds)
     assert {turn[0] for turn in rounds} == {"a", "b"}, "the order never changed"
 
@@ -57,25 +62,33 @@ def test_each_contestant_gets_its_own_time_once_a_round():
 def test_the_first_call_is_not_timed():
     clock = Clock()
     slow_start = clock.contestant("a", [100.0] + [1.0] * 50)
-    assert set(measure_interleaved({"a": slow_start}, Effort(5, 0), clock)["a"].samples) == {1.0}
+    assert set(
+        measure_interleaved({"a": slow_start}, Effort(5, 0), clock, clock.sleep)["a"].samples
+    ) == {1.0}
 
 
 def test_a_sample_of_short_calls_is_their_mean():
     clock = Clock()
     seconds = SHORTEST_SAMPLE_SECONDS / 4
-    times = measure_interleaved({"a": clock.contestant("a", [seconds])}, Effort(3, 0), clock)
-    assert len(clock.log) == 2 + 3 * 4
+    times = measure_interleaved(
+        {"a": clock.contestant("a", [seconds])}, Effort(3, 0), clock, clock.sleep
+    )
+    assert clock.log == ["a"] * 2 + 3 * ([PAUSE_SECONDS, "a"] + 4 * ["a"])
     assert times["a"].samples == pytest.approx((seconds,) * 3)
     clock = Clock()
-    measure_interleaved({"a": clock.contestant("a", [0.0])}, Effort(1, 0), clock)
-    assert len(clock.log) == 2 + MOST_CALLS_A_SAMPLE
+    measure_interleaved({"a": clock.contestant("a", [0.0])}, Effort(1, 0), clock, clock.sleep)
+    assert clock.log.count("a") == 2 + 1 + MOST_CALLS_A_SAMPLE
 
 
 def test_cheap_calls_get_more_rounds_but_not_without_end():
     clock = Clock()
-    times = measure_interleaved({"a": clock.contestant("a", [1.0])}, Effort(3, 10), clock)
+    times = measure_interleaved(
+        {"a": clock.contestant("a", [1.0])}, Effort(3, 10), clock, clock.sleep
+    )
     assert len(times["a"].samples) == 10
-    times = measure_interleaved({"a": clock.contestant("a", [1.0])}, Effort(3, 1e9), clock)
+    times = measure_interleaved(
+        {"a": clock.contestant("a", [1.0])}, Effort(3, 1e9), clock, clock.sleep
+    )
     assert len(times["a"].samples) == MOST_ROUNDS
 
 
