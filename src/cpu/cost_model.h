@@ -65,13 +65,18 @@ constexpr double kPackedCallPrice = 550;
 // Work of less than this stays on one thread.
 constexpr double kLeastParallelNanoseconds = 8e3;
 
-// `far` is the map's far_part.
-inline double packed_cost(const Prices& prices, const Work& work, double groups, double far) {
-  return kPackedCallPrice + prices.packed_roi * work.rois +
-         groups * ((prices.packed_cell + far * prices.packed_far_cell) * work.cells +
-                   prices.packed_row_cell * work.row_cells + prices.packed_strip_cell * work.strip_cells +
+// Of pooling RoIs, once the cells are repacked.
+inline double packed_pool_cost(const Prices& prices, const Work& work, double groups) {
+  return prices.packed_roi * work.rois +
+         groups * (prices.packed_row_cell * work.row_cells + prices.packed_strip_cell * work.strip_cells +
                    prices.packed_strip_tap * work.strip_taps + prices.packed_bin * work.bins +
                    prices.packed_square * work.squares);
+}
+
+// `far` is the map's far_part.
+inline double packed_cost(const Prices& prices, const Work& work, double groups, double far) {
+  return kPackedCallPrice + groups * (prices.packed_cell + far * prices.packed_far_cell) * work.cells +
+         packed_pool_cost(prices, work, groups);
 }
 
 inline double direct_cost(const Prices& prices, const Work& work, double groups, double far, double channels) {

@@ -70,11 +70,11 @@ class PooledForward {
   }
 
  private:
-  // Repacked blocks at a time, unless they are less than what they were repacked from.
+  // Of blocks at a time, unless they take less than what they were repacked from.
   static constexpr int64_t kMostPackedBytes = int64_t{8} << 20;
-  // Blocks of more than that are better narrow.
+  // Of a block, if it is to stay in the caches near a core.
   static constexpr int64_t kNearBytes = int64_t{2} << 20;
-  // Output that would push the blocks out of the caches.
+  // Of output that would push the blocks out of the caches.
   static constexpr int64_t kLeastStreamedBytes = int64_t{4} << 20;
   static constexpr double kNanosecondsPerTask = 20e3;
   static constexpr double kLeastTasks = 4;
@@ -85,7 +85,7 @@ class PooledForward {
     std::unique_ptr<PackedLayout> cells;
   };
 
-  struct Range {
+  struct RoiRange {
     int64_t begin;
     int64_t end;
   };
@@ -148,8 +148,8 @@ class PooledForward {
     return work;
   }
 
-  // Cuts the channels into blocks. A wide cell spreads the work on taps over more channels, but a block should fit the
-  // caches near a core, and two blocks are more than one where there are threads. A block of an image takes no more
+  // Cuts the channels into blocks. A wide cell spreads the work on taps over more channels; but a block should fit the
+  // caches near a core, and a single block would be repacked by a single thread. A block of an image takes no more
   // memory than what the RoIs read of the image's map, or no more than kMostPackedBytes.
   bool choose_blocks() {
     int64_t most_cells = 0;
@@ -286,11 +286,11 @@ class PooledForward {
   struct Block {
     const Image* image;
     int64_t number;
-    const std::vector<Range>* parts;  // of the image's RoIs, one for each task
+    const std::vector<RoiRange>* parts;  // of the image's RoIs, one for each task
   };
 
   void run_packed() {
-    std::vector<std::vector<Range>> parts;
+    std::vector<std::vector<RoiRange>> parts;
     for (const Image& image : images_) {
       place_rows(image);
       parts.push_back(cut_rois(image));
@@ -345,15 +345,15 @@ class PooledForward {
   }
 
   // Cuts an image's RoIs into tasks for one block.
-  std::vector<Range> cut_rois(const Image& image) const {
-    std::vector<Range> ranges;
+  std::vector<RoiRange> cut_rois(const Image& image) const {
+    std::vector<RoiRange> ranges;
     double cost = kNanosecondsPerTask;
     for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
       if (cost >= kNanosecondsPerTask) {
         ranges.push_back({index, index});
         cost = 0;
       }
-      cost += packed_cost(prices_, work_of(plans_[index]), static_cast<double>(block_channels_ / kGroup), 0);
+      cost += packed_pool_cost(prices_, work_of(plans_[index]), static_cast<double>(block_channels_ / kGroup));
       ranges.back().end = index + 1;
     }
     return ranges;
@@ -374,7 +374,7 @@ class PooledForward {
     for (const PackedRun& run : block.image->cells->runs()) kernels_.pack(job, run);
   }
 
-  void pool(const Block& block, Range rois, const Real* packed) {
+  void pool(const Block& block, RoiRange rois, const Real* packed) {
     PackedPoolJob<T> job;
     fill_pool_job(job);
     job.packed = packed;
