@@ -40,8 +40,8 @@ from ort_roialign.benchmarks.workloads import Point, workloads
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 WORKLOADS, SWEEP = "workloads", "sweep"
-FULL_EFFORT = Effort(rounds=15, seconds=1.5)
-QUICK_EFFORT = Effort(rounds=5, seconds=0.2)
+FULL_EFFORT = Effort(rounds=15, seconds=3.0)
+QUICK_EFFORT = Effort(rounds=5, seconds=0.5)
 # More processes than this a core disturb every measurement.
 BUSY_LOAD = 0.3
 

@@ -73,8 +73,8 @@ class Effort:
 
     Attributes:
         rounds: least number of rounds.
-        seconds: rounds are added until so much time has passed: cheap calls, which a disturbance
-            hits harder, so get more of them.
+        seconds: rounds are added until so much time has passed, pauses included: cheap calls, which
+            a disturbance hits harder, so get more of them.
     """
 
     rounds: int
@@ -98,7 +98,7 @@ def measure_interleaved(
     Returns:
         Name -> its times.
     """
-    calls = {name: _warm_up(call, clock) for name, call in contestants.items()}
+    calls = {name: _warm_up(call, clock, sleep) for name, call in contestants.items()}
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     rng = np.random.default_rng(ORDER_SEED)
     names = list(contestants)
@@ -123,8 +123,11 @@ def measure_interleaved(
     return {name: Timing(tuple(values)) for name, values in samples.items()}
 
 
-def _warm_up(call: Callable[[], object], clock: Callable[[], float]) -> int:
+def _warm_up(
+    call: Callable[[], object], clock: Callable[[], float], sleep: Callable[[float], object]
+) -> int:
     """Call twice, since the first call allocates; return the number of calls a sample takes."""
+    sleep(PAUSE_SECONDS)
     call()
     start = clock()
     call()

@@ -63,8 +63,8 @@ class SessionRunner:
         self._binding = self._session.io_binding()
         self._arrays: dict[str, Array] = {}  # the binding holds no references to them
         self._outputs: list[Array] = []
-        for number, call in enumerate(calls):
-            self._bind(number, call)
+        for call, names in zip(calls, _names(calls), strict=True):
+            self._bind(call, *names)
 
     def __call__(self) -> None:
         """Compute all calls into the same outputs again."""
@@ -77,8 +77,7 @@ class SessionRunner:
         self()
         return [self._type.decode(array) for array in self._outputs]
 
-    def _bind(self, number: int, call: Call) -> None:
-        x, rois, batch_indices, y = _names(number, call)
+    def _bind(self, call: Call, x: str, rois: str, batch_indices: str, y: str) -> None:
         if x not in self._arrays:  # stages of a cascade share theirs
             self._bind_array(x, self._type.encode(call.x), self._binding.bind_input)
         self._bind_array(rois, call.rois.astype(self._type.roi_type), self._binding.bind_input)
@@ -139,9 +138,15 @@ def _torchvision_arguments(call: Call, from_numpy: Any) -> dict[str, Any]:
     }
 
 
-def _names(number: int, call: Call) -> tuple[str, str, str, str]:
-    """Return the names of a call's inputs and output; calls on one map share the map's name."""
-    return f"X{id(call.x)}", f"rois{number}", f"batch_indices{number}", f"Y{number}"
+def _names(calls: Sequence[Call]) -> list[tuple[str, str, str, str]]:
+    """Return the names of each call's inputs and output; calls on one map share the map's name."""
+    maps: dict[int, str] = {}
+    for call in calls:
+        maps.setdefault(id(call.x), f"X{len(maps)}")
+    return [
+        (maps[id(call.x)], f"rois{number}", f"batch_indices{number}", f"Y{number}")
+        for number, call in enumerate(calls)
+    ]
 
 
 def _model(calls: Sequence[Call], settings: SessionSettings) -> bytes:
@@ -149,8 +154,7 @@ def _model(calls: Sequence[Call], settings: SessionSettings) -> bytes:
     roi_type = helper.np_dtype_to_tensor_dtype(settings.element_type.roi_type)
     types: dict[str, int] = {}
     nodes = []
-    for number, call in enumerate(calls):
-        *inputs, output = _names(number, call)
+    for call, (*inputs, output) in zip(calls, _names(calls), strict=True):
         types |= dict(zip(inputs, (map_type, roi_type, TensorProto.INT64), strict=True))
         nodes.append(
             helper.make_node(

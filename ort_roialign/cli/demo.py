@@ -90,7 +90,7 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
         OrtRoiAlignError: if the demo could not be run: a file, the export or the library.
     """
     require_provider(settings.session)
-    ort_roialign.get_library_path()  # if it is missing, say so before the work, not after
+    ort_roialign.cpu_state()  # if the library cannot be used, say so before the work, not after
     if settings.session.threads:
         torch.set_num_threads(settings.session.threads)
     reports: list[PathReport] = []

@@ -2,17 +2,15 @@
 // are other blocks for the others.
 //
 // So what a thread has prepared mostly stays near its own core: between cores that share no cache it moves slowly.
-// Threads do not wait for each other while there is anything else to do, and one that loses its core to another process
-// holds up only what it has begun.
+// Threads do not wait for each other while there is anything else to do and memory to do it in. One that loses its core
+// to another process holds up only what it has begun.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "ops/kernel_table.h"
@@ -21,8 +19,8 @@ namespace ort_roialign::cpu {
 
 class BlockQueue {
  public:
-  // `tasks` are the numbers of tasks of the blocks. A block takes one of `buffers` buffers, at least one, until its
-  // tasks are done.
+  // `tasks` are the numbers of tasks of the blocks, at least one each. A block takes one of `buffers` buffers, at least
+  // one, until its tasks are done.
   BlockQueue(const std::vector<int64_t>& tasks, int64_t buffers) : blocks_(tasks.size()) {
     for (size_t block = 0; block < tasks.size(); ++block) {
       blocks_[block].tasks = tasks[block];
@@ -48,7 +46,7 @@ class BlockQueue {
   static constexpr int64_t kMostThreads = 128;
   static constexpr int64_t kNone = -1;
 
-  struct Block {
+  struct alignas(64) Block {  // no two in a cache line
     int64_t tasks = 0;
     int64_t buffer = 0;
     std::atomic<bool> ready{false};

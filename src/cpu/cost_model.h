@@ -86,8 +86,9 @@ inline double direct_cost(const Prices& prices, const Work& work, double groups,
                    prices.direct_bin * work.bins + prices.direct_square * work.squares);
 }
 
-// Of so few channels that bins lie side by side in a vector: a RoI with its taps, and a bin of a channel.
-constexpr double kFewRoiPrice = 300;
-constexpr double kFewBinPrice = 7;
+// Of so few channels that bins lie side by side in a vector, a RoI. `row_steps` are vectors of all rows that it sums.
+inline double few_channels_cost(double bins, double row_steps, double channels) {
+  return 300 + channels * (5 * bins + 2 * row_steps);
+}
 
 }  // namespace ort_roialign::cpu

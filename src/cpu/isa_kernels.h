@@ -76,7 +76,6 @@ struct PackJob {
 template <typename T>
 struct PoolJob {
   TapTable<ComputeType<T>> taps;
-  const RoiPlan* plans;  // in the order in which they are pooled
   bool maximum;
   int32_t output_height;  // bins
   int32_t output_width;   // bins
@@ -88,6 +87,7 @@ struct PoolJob {
 // Pools RoIs out of a repacked block.
 template <typename T>
 struct PackedPoolJob : PoolJob<T> {
+  const RoiPlan* plans;          // in the order in which they are pooled
   const ComputeType<T>* packed;  // [cells, block_channels]
   int32_t block_channels;
   int64_t channel_begin;  // of the block, among the output's channels

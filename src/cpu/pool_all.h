@@ -17,7 +17,7 @@ namespace ort_roialign::cpu {
 template <typename Op, typename T>
 std::vector<int64_t> pool_all(const KernelCall& call, const Problem<Op, T>& problem,
                               const typename Problem<Op, T>::Region* regions) {
-  constexpr int64_t kMostTaps = int64_t{1} << 19;  // 6 MB in float32
+  constexpr int64_t kMostTaps = int64_t{1} << 19;  // 8 MB in float32
   ScratchArray<RoiTurn> turns(*call.scratch, problem.num_rois);
   put_in_order<Op, T>(problem, regions, turns);
   ScratchArray<RoiBound> bounds(*call.scratch, problem.num_rois);

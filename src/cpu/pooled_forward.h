@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "cpu/block_queue.h"
+#include "cpu/channel_blocks.h"
 #include "cpu/cost_model.h"
 #include "cpu/packed_layout.h"
-#include "cpu/roi_order.h"
 #include "cpu/roi_plans.h"
 #include "cpu/settings.h"
 
@@ -70,10 +70,6 @@ class PooledForward {
   }
 
  private:
-  // Of blocks at a time, unless they take less than what they were repacked from.
-  static constexpr int64_t kMostPackedBytes = int64_t{8} << 20;
-  // Of a block, if it is to stay in the caches near a core.
-  static constexpr int64_t kNearBytes = int64_t{2} << 20;
   // Of output that would push the blocks out of the caches.
   static constexpr int64_t kLeastStreamedBytes = int64_t{4} << 20;
   static constexpr double kNanosecondsPerTask = 20e3;
@@ -94,7 +90,6 @@ class PooledForward {
 
   // Channels of a cache line.
   static constexpr int64_t kGroup = kLineBytes / sizeof(Real);
-  static_assert(2 * kGroup * sizeof(Real) == kWidestBlockBytes, "a block is one or two lines of channels wide");
 
   static double bin_taps(const AxisPlan& axis) {
     return static_cast<double>(axis.bin_end - axis.bin_begin) * axis.points * axis.taps;
@@ -127,7 +122,12 @@ class PooledForward {
         plans_.for_each_tap(plan.y, [&](int64_t row) { image.cells->add(row, plan.column_begin, plan.column_end); });
       }
       image.cells->close();
+      repacked_.most_cells = std::max(repacked_.most_cells, image.cells->cells());
+      repacked_.all_cells += image.cells->cells();
     }
+    repacked_.images = static_cast<int64_t>(images_.size());
+    repacked_.channels = problem_.channels;
+    repacked_.element_bytes = sizeof(T);
   }
 
   // The work of one RoI, without the cells, which RoIs share.
@@ -146,24 +146,6 @@ class PooledForward {
     work.strip_steps = strips * steps;
     work.strip_taps = strips * columns;
     return work;
-  }
-
-  // Cuts the channels into blocks. A wide cell spreads the work on taps over more channels; but a block should fit the
-  // caches near a core, and a single block would be repacked by a single thread. A block of an image takes no more
-  // memory than what the RoIs read of the image's map, or no more than kMostPackedBytes.
-  bool choose_blocks() {
-    int64_t most_cells = 0;
-    for (const Image& image : images_) most_cells = std::max(most_cells, image.cells->cells());
-    for (const int64_t most : {2 * kGroup, kGroup}) {
-      channel_blocks_ = divide_up(problem_.channels, most);
-      block_channels_ = round_up(divide_up(problem_.channels, channel_blocks_), kGroup);
-      const int64_t cell_bytes = block_channels_ * int64_t{sizeof(Real)};
-      const bool near = most_cells * cell_bytes <= kNearBytes && channel_blocks_ * images_.size() > 1;
-      const bool small = most_cells * cell_bytes <= kMostPackedBytes;
-      const bool fits = small || cell_bytes <= problem_.channels * int64_t{sizeof(T)};
-      if (fits && (near || most == kGroup)) return true;
-    }
-    return false;
   }
 
   bool fits_direct(const RoiPlan& plan) const {
@@ -200,10 +182,9 @@ class PooledForward {
       return choose(Path::kDirect, direct);
     }
     lay_cells();
-    double cells = 0;
-    for (const Image& image : images_) cells += static_cast<double>(image.cells->cells());
-    const bool fits_packed = choose_blocks();
-    if (fits_packed && (!all_fit_direct || forced == Path::kPacked || packed(cells) < direct)) {
+    const double cells = static_cast<double>(repacked_.all_cells);
+    blocks_ = cut_channels<Real>(repacked_);
+    if (blocks_ && (!all_fit_direct || forced == Path::kPacked || packed(cells) < direct)) {
       return choose(Path::kPacked, packed(cells));
     }
     return choose(Path::kDirect, direct);
@@ -211,7 +192,6 @@ class PooledForward {
 
   void fill_pool_job(PoolJob<T>& job) {
     job.taps = plans_.table();
-    job.plans = plans_.data();
     job.maximum = problem_.params.reduction == Reduction::kMaximum;
     job.output_height = problem_.params.output_height;
     job.output_width = problem_.params.output_width;
@@ -248,8 +228,16 @@ class PooledForward {
   // Pools the RoIs that `fits_direct`. With few channels a RoI's taps cost as much as its bins, so they are laid where
   // they are used, and no path is chosen by them.
   void run_few_channels() {
-    const double each = kFewRoiPrice + kFewBinPrice * static_cast<double>(problem_.channels * problem_.bins());
-    cost_ = each * static_cast<double>(plans_.size());
+    cost_ = 0;
+    for (int64_t index = 0; index < plans_.size(); ++index) {
+      const RoiBound& bound = plans_.bound_of(index);
+      const double rows = static_cast<double>(problem_.params.output_height) * bound.y.points * bound.y.taps;
+      const double columns = static_cast<double>(problem_.params.output_width) * bound.x.points * bound.x.taps;
+      const double steps = std::min<double>(columns, problem_.width) / kGroup + 1;
+      cost_ +=
+          few_channels_cost(static_cast<double>(problem_.bins()), rows * steps, static_cast<double>(problem_.channels));
+    }
+    const double each = cost_ / static_cast<double>(plans_.size());
     const int64_t rois = static_cast<int64_t>(kNanosecondsPerTask / each) + 1;
     for_tasks(divide_up(plans_.size(), rois), [&](int64_t task) {
       const int64_t begin = task * rois;
@@ -297,17 +285,16 @@ class PooledForward {
     }
     std::vector<Block> blocks;
     std::vector<int64_t> tasks;
-    int64_t capacity = 0;  // cells
     for (size_t image = 0; image < images_.size(); ++image) {
-      capacity = std::max(capacity, images_[image].cells->cells());
-      for (int64_t number = 0; number < channel_blocks_; ++number) {
+      for (int64_t number = 0; number < blocks_->count; ++number) {
         blocks.push_back({&images_[image], number, &parts[image]});
         tasks.push_back(parts[image].size());
       }
     }
-    const int64_t buffers = count_buffers(blocks.size(), capacity);
-    ScratchArray<Real> packed(*call_.scratch, buffers * capacity * block_channels_);
-    const auto memory = [&](int64_t buffer) { return packed.data() + buffer * capacity * block_channels_; };
+    const int64_t buffers = worth_threads() ? count_buffers<Real>(repacked_, *blocks_) : 1;
+    const int64_t buffer_size = repacked_.most_cells * blocks_->channels;
+    ScratchArray<Real> packed(*call_.scratch, buffers * buffer_size);
+    const auto memory = [&](int64_t buffer) { return packed.data() + buffer * buffer_size; };
     const auto pack_block = [&](int64_t block, int64_t buffer) { pack(blocks[block], memory(buffer)); };
     const auto pool_part = [&](int64_t block, int64_t buffer, int64_t task) {
       pool(blocks[block], (*blocks[block].parts)[task], memory(buffer));
@@ -320,27 +307,12 @@ class PooledForward {
     }
   }
 
-  // One for each thread that the machine runs at once, as far as memory allows.
-  int64_t count_buffers(int64_t blocks, int64_t cells) const {
-    const int64_t block_bytes = std::max<int64_t>(cells * block_channels_ * int64_t{sizeof(Real)}, 1);
-    static const int64_t threads = std::max(std::thread::hardware_concurrency(), 1u);  // a slow call
-    const int64_t wanted = std::min(blocks, threads);
-    return std::clamp<int64_t>(std::max(kMostPackedBytes, touched_bytes()) / block_bytes, 1, wanted);
-  }
-
-  // What the RoIs read of the map.
-  int64_t touched_bytes() const {
-    int64_t cells = 0;
-    for (const Image& image : images_) cells += image.cells->cells();
-    return cells * problem_.channels * int64_t{sizeof(T)};
-  }
-
   // Replaces rows of the map by their places in a block.
   void place_rows(const Image& image) {
     for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
       const RoiPlan& plan = plans_[index];
       plans_.for_each_tap(plan.y,
-                          [&](int64_t& row) { row = image.cells->base(row, plan.column_begin) * block_channels_; });
+                          [&](int64_t& row) { row = image.cells->base(row, plan.column_begin) * blocks_->channels; });
     }
   }
 
@@ -353,23 +325,23 @@ class PooledForward {
         ranges.push_back({index, index});
         cost = 0;
       }
-      cost += packed_pool_cost(prices_, work_of(plans_[index]), static_cast<double>(block_channels_ / kGroup));
+      cost += packed_pool_cost(prices_, work_of(plans_[index]), static_cast<double>(blocks_->channels / kGroup));
       ranges.back().end = index + 1;
     }
     return ranges;
   }
 
   int32_t used_channels(int64_t block) const {
-    return static_cast<int32_t>(std::min(block_channels_, problem_.channels - block * block_channels_));
+    return static_cast<int32_t>(std::min(blocks_->channels, problem_.channels - block * blocks_->channels));
   }
 
   void pack(const Block& block, Real* packed) {
     PackJob<T> job;
     const int64_t image = plans_.image(block.image->plan_begin);
-    job.planes = problem_.map + problem_.plane_offset(image, block.number * block_channels_);
+    job.planes = problem_.map + problem_.plane_offset(image, block.number * blocks_->channels);
     job.plane_size = problem_.plane_size();
     job.channels = used_channels(block.number);
-    job.block_channels = static_cast<int32_t>(block_channels_);
+    job.block_channels = static_cast<int32_t>(blocks_->channels);
     job.packed = packed;
     for (const PackedRun& run : block.image->cells->runs()) kernels_.pack(job, run);
   }
@@ -377,9 +349,10 @@ class PooledForward {
   void pool(const Block& block, RoiRange rois, const Real* packed) {
     PackedPoolJob<T> job;
     fill_pool_job(job);
+    job.plans = plans_.data();
     job.packed = packed;
-    job.block_channels = static_cast<int32_t>(block_channels_);
-    job.channel_begin = block.number * block_channels_;
+    job.block_channels = static_cast<int32_t>(blocks_->channels);
+    job.channel_begin = block.number * blocks_->channels;
     job.block_used = used_channels(block.number);
     kernels_.pool_packed(job, rois.begin, rois.end);
   }
@@ -389,9 +362,9 @@ class PooledForward {
   Plans& plans_;
   const PoolingKernels<T>& kernels_;
   const Prices& prices_;
-  double groups_;  // of channels
-  int64_t channel_blocks_ = 0;
-  int64_t block_channels_ = 0;  // of each
+  double groups_;                        // of channels
+  Repacked repacked_;                    // once the cells are laid
+  std::optional<ChannelBlocks> blocks_;  // likewise; none where memory does not allow them
 
   std::vector<Image> images_;
   double cost_ = 0;  // of the chosen path, in nanoseconds of one thread

@@ -80,6 +80,7 @@ class RoiPlans {
   const RoiPlan* data() { return plans_.data(); }
   RoiPlan& operator[](int64_t index) { return plans_[index]; }
   TapTable<Real> table() { return {cells_.data(), weights_.data(), columns_.data()}; }
+  const RoiBound& bound_of(int64_t index) const { return bounds_[plans_[index].roi]; }
   int64_t image(int64_t index) const { return problem_.batch_indices[plans_[index].roi]; }
 
   // Calls body(cell) for all taps of an axis.
@@ -128,8 +129,9 @@ class RoiPlans {
     plan.fits = plan.num_columns <= kMostColumns;
   }
 
-  // Lists the columns that a RoI reads, each once, and replaces the cells of its taps by positions in that list. From
-  // one point to the next columns hardly ever step back, so what has been listed is found at the list's end.
+  // Lists the columns that a RoI reads, each once (or again, where coordinates are so coarse that samples step back),
+  // and replaces the cells of its taps by positions in that list. From one point to the next columns hardly ever step
+  // back, so what has been listed is found at the list's end.
   void list_columns(RoiPlan& plan, bool ascending) {
     const AxisPlan& x = plan.x;
     int32_t* const columns = columns_.data() + x.first_tap;

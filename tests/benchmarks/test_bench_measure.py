@@ -35,6 +35,7 @@ class Clock:
 
     def sleep(self, seconds):
         self.log.append(seconds)
+        self.now += seconds
 
     def contestant(self, name, seconds):
         durations = itertools.cycle(seconds)
@@ -50,11 +51,11 @@ def test_each_contestant_gets_its_own_time_once_a_round():
     clock = Clock()
     contestants = {name: clock.contestant(name, [s]) for name, s in (("a", 2.0), ("b", 5.0))}
     times = measure_interleaved(contestants, Effort(7, 0), clock, clock.sleep)
-    assert times["a"].samples == (2.0,) * 7
-    assert times["b"].samples == (5.0,) * 7
-    assert clock.log[:4] == ["a", "a", "b", "b"]  # two calls of each to warm up
-    assert clock.log[4::2] == [PAUSE_SECONDS] * 14
-    rounds = np.array(clock.log[5::2]).reshape(7, 2)
+    assert times["a"].samples == pytest.approx((2.0,) * 7)
+    assert times["b"].samples == pytest.approx((5.0,) * 7)
+    assert clock.log[:6] == [PAUSE_SECONDS, "a", "a", PAUSE_SECONDS, "b", "b"]  # to warm up
+    assert clock.log[6::2] == [PAUSE_SECONDS] * 14
+    rounds = np.array(clock.log[7::2]).reshape(7, 2)
     assert all(sorted(turn) == ["a", "b"] for turn in rounds)
     assert {turn[0] for turn in rounds} == {"a", "b"}, "the order never changed"
 
@@ -73,7 +74,7 @@ def test_a_sample_of_short_calls_is_their_mean():
     times = measure_interleaved(
         {"a": clock.contestant("a", [seconds])}, Effort(3, 0), clock, clock.sleep
     )
-    assert clock.log == ["a"] * 2 + 3 * ([PAUSE_SECONDS, "a"] + 4 * ["a"])
+    assert clock.log == [PAUSE_SECONDS, "a", "a"] + 3 * ([PAUSE_SECONDS, "a"] + 4 * ["a"])
     assert times["a"].samples == pytest.approx((seconds,) * 3)
     clock = Clock()
     measure_interleaved({"a": clock.contestant("a", [0.0])}, Effort(1, 0), clock, clock.sleep)

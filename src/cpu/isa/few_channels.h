@@ -102,16 +102,17 @@ void pool_few_channels(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t
   const LaneTaps<Real> lanes(job.taps, plan, job.output_width);
   alignas(kLineBytes) Real line[2 * kMostColumns + 2 * V::kLanes];
   alignas(kLineBytes) Real bins[kMostDirectBins + V::kLanes];
-  // Lanes without a bin are computed too, from cells that are never summed.
+  // Lanes without a bin are computed too, and vectors reach beyond the cells that are summed.
   for (int i = 0; i < 2 * lanes.line_cells + V::kLanes; i += V::kLanes) V::broadcast(0).store(line + i);
   const int32_t width = job.output_width;
   for (int64_t channel = channel_begin; channel < channel_end; ++channel) {
     const T* plane = job.planes + channel * job.plane_size + plan.column_begin;
-    T* const output = job.output + (plan.roi * job.channels + channel) * job.output_height * width;
+    T* output = job.output + (plan.roi * job.channels + channel) * job.output_height * width;
     for (int32_t bin_y = 0, rows = 0; bin_y < job.output_height; bin_y += rows) {
       // Two rows only where both have samples.
       rows = lanes.rows == 2 && y.has_samples(bin_y) && y.has_samples(bin_y + 1) ? 2 : 1;
       const int32_t count = rows * width;
+      V::broadcast(0).store(bins + count);
       for (int32_t bin = 0; bin < count; ++bin) {
         bins[bin] = start_of_bin<Real>(job.maximum, plan, bin_y + bin / width, bin % width);
       }
@@ -124,8 +125,9 @@ void pool_few_channels(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t
         }
       }
       for (int32_t bin = 0; bin < count; bin += V::kLanes) {
-        V::load(bins + bin).store_some(output + bin_y * width + bin, smaller(count - bin, V::kLanes));
+        V::load(bins + bin).store_some(output + bin, smaller(count - bin, V::kLanes));
       }
+      output += count;
     }
   }
 }

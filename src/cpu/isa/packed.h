@@ -7,24 +7,24 @@
 namespace ort_roialign::cpu {
 namespace {
 
-// Sums up to four rows of a block, for the columns that a RoI reads, to cells[num_columns, kVectors lanes]; `kAdd`: to
-// what the cells hold.
+// Sums the first kRows of some rows of a block, for the columns that a RoI reads, to cells[num_columns, kVectors
+// lanes]; `kAdd`: to what the cells hold.
 template <typename Real, int kVectors, int kRows, bool kAdd>
-void sum_rows(const Real* packed, int64_t block_channels, const int64_t* rows, const Real* row_weights,
-              const int32_t* columns, int32_t num_columns, Real* cells) {
+void sum_rows(const Real* packed, int64_t block_channels, Taps<Real> rows, const int32_t* columns, int32_t num_columns,
+              Real* cells) {
   using V = Vector<Real>;
-  const Real* from[kRows];
+  int64_t starts[kRows];  // below 0 where the columns that are read begin later
   V weights[kRows];
 #pragma GCC unroll 4
   for (int i = 0; i < kRows; ++i) {
-    from[i] = packed + rows[i];
-    weights[i] = V::broadcast(row_weights[i]);
+    starts[i] = rows.cells[i];
+    weights[i] = V::broadcast(rows.weights[i]);
   }
   for (int32_t column = 0; column < num_columns; ++column, cells += kVectors * V::kLanes) {
     const int64_t at = columns[column] * block_channels;
     V sums[kVectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) sums[v] = V::load((kAdd ? cells : from[0] + at) + v * V::kLanes);
+    for (int v = 0; v < kVectors; ++v) sums[v] = V::load((kAdd ? cells : packed + (starts[0] + at)) + v * V::kLanes);
     if (!kAdd) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) sums[v] = sums[v] * weights[0];
@@ -33,7 +33,7 @@ void sum_rows(const Real* packed, int64_t block_channels, const int64_t* rows, c
     for (int i = kAdd ? 0 : 1; i < kRows; ++i) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
-        sums[v] = multiply_add(V::load(from[i] + at + v * V::kLanes), weights[i], sums[v]);
+        sums[v] = multiply_add(V::load(packed + (starts[i] + at) + v * V::kLanes), weights[i], sums[v]);
       }
     }
 #pragma GCC unroll 16
@@ -59,16 +59,20 @@ struct BlockStrip {
   const Real* cell(int64_t column) const { return cells + column * kCellLanes; }
 
   void fill(Taps<Real> rows) {
-    fill_some<false>(rows, smaller(rows.count, 4));
-    for (int32_t done = 4; done < rows.count; done += 4) {
-      fill_some<true>({rows.cells + done, rows.weights + done, rows.count}, smaller(rows.count - done, 4));
+    fill_some<false>(rows);
+    while (rows.count > kRowsAtOnce) {
+      rows = {rows.cells + kRowsAtOnce, rows.weights + kRowsAtOnce, rows.count - kRowsAtOnce};
+      fill_some<true>(rows);
     }
   }
 
  private:
+  static constexpr int32_t kRowsAtOnce = 4;  // their weights stay in registers
+
+  // Sums the first rows, kRowsAtOnce or as many as there are.
   template <bool kAdd>
-  void fill_some(Taps<Real> rows, int32_t count) {
-    switch (count) {
+  void fill_some(Taps<Real> rows) {
+    switch (rows.count) {
       case 1:
         return fill_rows<1, kAdd>(rows);
       case 2:
@@ -76,14 +80,13 @@ struct BlockStrip {
       case 3:
         return fill_rows<3, kAdd>(rows);
       default:
-        return fill_rows<4, kAdd>(rows);
+        return fill_rows<kRowsAtOnce, kAdd>(rows);
     }
   }
 
   template <int kRows, bool kAdd>
   void fill_rows(Taps<Real> rows) {
-    sum_rows<Real, kVectors, kRows, kAdd>(packed, block_channels, rows.cells, rows.weights, columns, num_columns,
-                                          cells);
+    sum_rows<Real, kVectors, kRows, kAdd>(packed, block_channels, rows, columns, num_columns, cells);
   }
 };
 
