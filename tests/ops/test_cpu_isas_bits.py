@@ -49,8 +49,9 @@ def test_threads_do_not_change_a_bit(cpu_device, rng, isa, path, type_name, mode
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_threads_do_not_change_a_bit_of_few_channels(cpu_device, rng, isa, path, mode):
-    inputs = random_inputs(rng, "float32", channels=3, height=60, width=60, num_rois=500)
+@pytest.mark.parametrize("type_name", ["float32", "float64", "float16"])
+def test_threads_do_not_change_a_bit_of_few_channels(cpu_device, rng, isa, path, type_name, mode):
+    inputs = random_inputs(rng, type_name, channels=3, height=60, width=60, num_rois=500)
     size = {"output_height": 5, "output_width": 7, "spatial_scale": 0.25}
     check_threads(isa, path, cpu_device, inputs, mode=mode, **size)
 
@@ -69,6 +70,28 @@ def test_threads_do_not_change_a_bit_of_a_large_problem(cpu_device, rng, isa, pa
     )
     size = {"output_height": 14, "output_width": 14, "spatial_scale": 0.25, "sampling_ratio": 2}
     check_threads(isa, path, cpu_device, inputs, **size)
+
+
+def test_threads_do_not_change_a_bit_where_they_share_blocks(cpu_device, rng, isa):
+    # Four narrow blocks, of which memory allows two at a time, because boxes read all of the map
+    # and a block's cells are of twice the map's bytes: a third thread has none of its own.
+    size = 300
+    inputs = random_inputs(
+        rng,
+        "float16",
+        rois_type="float32",
+        num_images=1,
+        channels=64,
+        height=size,
+        width=size,
+        num_rois=100,
+        spatial_scale=1.0,
+    )
+    left, top = np.meshgrid(np.arange(0, size, 60), np.arange(0, size, 60))
+    corner = np.stack([left, top], axis=-1).reshape(-1, 2)
+    inputs["rois"][: len(corner)] = np.concatenate([corner, corner + 60], axis=1)
+    attributes = {"output_height": 7, "output_width": 7}
+    check_threads(isa, "packed", cpu_device, inputs, **attributes)
 
 
 def as_half(bits: Any, type_name: str) -> Any:

@@ -98,6 +98,67 @@ def test_nan_reaches_the_references_bins_of_a_single_channel(
     assert_allclose(y, expected, *tolerances.KERNEL[type_name])
 
 
+def boxes_with_rows_inside(rng: np.random.Generator, rows: int) -> Any:
+    """Boxes of which 1, 2 … rows of bins have samples: the last ones, and then the first ones."""
+    row_size = 1.4
+    inside = np.arange(1, rows + 1)
+    top = -0.7 - row_size * (rows - inside)
+    bottom = top + row_size * rows
+    # Some of them across the map's left or right border, too.
+    left, width = rng.uniform(-5, 12, 2 * rows), rng.uniform(8, 16, 2 * rows)
+    return np.stack(
+        [left, np.append(top, HEIGHT - bottom), left + width, np.append(bottom, HEIGHT - top)],
+        axis=1,
+    )
+
+
+@cache
+def problem_of_rows_side_by_side(type_name: str, mode: str, columns: int) -> tuple[Any, Any, Any]:
+    """Inputs, attributes and the reference's result, of many channels.
+
+    Each channel has one cell that is not finite, as in `problem_with_nans`: all cells take their
+    turn with NaN and then with infinity. The number of channels is a multiple of 6.
+    """
+    rows = 5
+    rng = np.random.default_rng(columns)
+    cells, channels = HEIGHT * WIDTH, 270
+    x = rng.standard_normal((1, channels, HEIGHT, WIDTH)).astype(ELEMENT_TYPES[type_name])
+    channel = np.arange(channels)
+    x.reshape(channels, cells)[channel, channel % cells] = np.where(channel < cells, np.nan, np.inf)
+    inputs = inputs_of(x, boxes_with_rows_inside(rng, rows))
+    attributes = {
+        "mode": mode,
+        "output_height": rows,
+        "output_width": columns,
+        "sampling_ratio": 2,
+    }
+    return inputs, attributes, reference_of(inputs, **attributes)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 7])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("type_name", list(ELEMENT_TYPES))
+def test_rows_of_bins_in_one_vector_stay_apart(cpu_device, isa, type_name, mode, columns):
+    # With few channels a vector holds two rows of bins where they fit: of 2 columns in 4 lanes, of
+    # 7 in 16. Rows without samples are alone, and so is the last one with samples where these are
+    # of an odd number.
+    inputs, attributes, expected = problem_of_rows_side_by_side(type_name, mode, columns)
+    assert 0.005 < (~np.isfinite(expected)).mean() < 0.5
+    rows_inside = (expected != 0).any(axis=(1, 3)).sum(axis=1)
+    assert_array_equal(rows_inside, np.tile(np.arange(1, 6), 2))
+    boxes = len(inputs["rois"])
+    for channels in (1, 2, 3):
+        images = inputs["X"].shape[1] // channels
+        few = {
+            "X": inputs["X"].reshape(images, channels, HEIGHT, WIDTH),
+            "rois": np.tile(inputs["rois"], (images, 1)),
+            "batch_indices": np.repeat(np.arange(images), boxes),
+        }
+        y = run_forced(isa, "direct", cpu_device, few, **attributes).astype(np.float64)
+        y = y.reshape(images, boxes, channels, *expected.shape[2:]).swapaxes(0, 1)
+        assert_allclose(y.reshape(expected.shape), expected, *tolerances.KERNEL[type_name])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("type_name", list(ELEMENT_TYPES))

@@ -19,9 +19,10 @@ from plugin import Device, forced_kernels, make_model, make_session, random_inpu
 MODES = ("avg", "max")
 MIB = 2**20
 
-# What a call of two threads may take beside its inputs and outputs: 8 MiB of repacked blocks,
-# up to 6 MiB of taps (which are kept in two arrays of their own) and some numbers for each RoI and
-# for each part of the work, with the allocator's rounding on top.
+# What a call of two threads may take beside its inputs and outputs, of what it touches: a block of
+# 64 bytes for each of up to 40000 cells for either thread, 5 MiB together, however many the machine
+# has cores for and the call has reserved; up to 8 MiB of lists in three arrays; and some numbers
+# for each RoI and for each part of the work, with the allocator's rounding on top.
 MOST_SCRATCH_BYTES = 24 * MIB
 
 

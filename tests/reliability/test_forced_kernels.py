@@ -169,16 +169,55 @@ def test_a_call_in_portions_counts_once(cpu_device, rng):
     assert sum(after.values()) - sum(before.values()) == 2
 
 
-def test_one_box_too_wide_leaves_the_others_to_the_kernels(cpu_device, rng):
-    """A block of this map would take too much memory, and the direct kernel has a widest box."""
-    inputs = random_inputs(rng, "float32", num_images=1, channels=1, height=900, width=1200)
-    inputs["rois"][3] = [10, 20, 4700, 3500]
-    attributes = {"output_height": 3, "output_width": 5, "spatial_scale": 0.25}
+@pytest.mark.parametrize("forced", ["", "packed"])
+@pytest.mark.parametrize(
+    ("channels", "paths"),
+    [(1, {"direct", "plain"}), (4, {"direct", "plain"}), (16, {"packed"})],
+    ids=["1", "4", "16"],
+)
+def test_one_box_too_wide_leaves_the_others_to_the_kernels(
+    cpu_device, monkeypatch, rng, channels, paths, forced
+):
+    """One box is too wide for the direct kernel, and reads too much for a block.
+
+    Of a single channel nothing is repacked unless that is forced. Otherwise a block has 64 bytes
+    for each cell that a box reads: more than 8 MB here, and more than the map's own of up to 15
+    channels. With 16 it is not, and all boxes are pooled out of blocks: none of them reads more
+    columns than the kernels take.
+    """
+    monkeypatch.setenv(PATH, forced)
+    inputs = random_inputs(rng, "float32", num_images=1, channels=channels, height=300, width=1200)
+    inputs["rois"][3] = [10, 20, 4700, 1180]
+    attributes = {
+        "output_height": 3,
+        "output_width": 5,
+        "spatial_scale": 0.25,
+        "sampling_ratio": 40,  # 200 of 1170 columns, and their neighbours; 120 rows, likewise
+    }
     before = forward_calls()
     (y,) = run(cpu_device, "RoiAlign", inputs, **attributes)
     after = forward_calls()
     isa = ort_roialign.cpu_state()["isa"]
     ran = {kernels for kernels, calls in after.items() if calls != before[kernels]}
-    assert ran == {(isa, "direct"), (isa, "plain")}
+    assert ran == {(isa, path) for path in paths}
     expected = roi_align(inputs["X"], inputs["rois"], inputs["batch_indices"], **attributes)
+    assert_allclose(y, expected, *tolerances.KERNEL["float32"])
+
+
+def test_a_box_of_too_many_columns_counts_for_the_plain_path_too(
+    cpu_device, monkeypatch, rng, isa, path
+):
+    """No kernel takes a box that reads more than 1024 columns of the map."""
+    monkeypatch.setenv(ISA, isa)
+    monkeypatch.setenv(PATH, path)
+    inputs = random_inputs(rng, "float32", num_images=1, channels=5, height=6, width=1300)
+    inputs["rois"][:2] = [[40, 4, 200, 20], [30, 2, 5000, 22]]  # the second one reads 1244
+    before = forward_calls()
+    (y,) = run(cpu_device, "RoiAlign", inputs, spatial_scale=0.25, **SIZE)  # runs it twice
+    after = forward_calls()
+    ran = {kernels: after[kernels] - before[kernels] for kernels in after}
+    assert ran.pop((isa, path)) == 2
+    assert ran.pop((isa, "plain")) == 2
+    assert not any(ran.values())
+    expected = roi_align(*inputs.values(), spatial_scale=0.25, **SIZE)
     assert_allclose(y, expected, *tolerances.KERNEL["float32"])
