@@ -112,16 +112,16 @@ void pool_roi(const PoolJob<T>& job, const RoiPlan& plan, Strip& strip, const Bi
   alignas(kLineBytes) Real staging[kStagedBins * kCellLanes];
   const int32_t width = job.output_width;
   const int32_t rows_at_once = width < kStagedBins ? kStagedBins / width : 1;
-  for (int32_t first = 0; first < job.output_height; first += rows_at_once) {
-    const int32_t rows = smaller(job.output_height - first, rows_at_once);
+  for (int64_t first = 0; first < job.output_height; first += rows_at_once) {
+    const int32_t bin_y = static_cast<int32_t>(first);
+    const int32_t rows = smaller(job.output_height - bin_y, rows_at_once);
     for (int32_t begin = 0; begin < width; begin += kStagedBins) {
       const int32_t end = smaller(begin + kStagedBins, width);
       for (int32_t row = 0; row < rows; ++row) {
         Real* const staged = staging + row * (end - begin) * kCellLanes;
-        pool_bin_row(job, plan, strip, BinRow<Real>{first + row, begin, end, staged});
+        pool_bin_row(job, plan, strip, BinRow<Real>{bin_y + row, begin, end, staged});
       }
-      const int64_t first_bin = static_cast<int64_t>(first) * width + begin;
-      write_bins<T, kCellLanes, kStagedBins>(target, staging, first_bin, rows * (end - begin));
+      write_bins<T, kCellLanes, kStagedBins>(target, staging, first * width + begin, rows * (end - begin));
     }
   }
 }
