@@ -10,6 +10,7 @@ from typing import Any
 
 from ort_roialign.benchmarks.machine import Machine
 from ort_roialign.benchmarks.measure import Timing, geometric_mean
+from ort_roialign.benchmarks.thread_scaling import ThreadScaling
 from ort_roialign.benchmarks.timed_point import (
     ONNXRUNTIME,
     PATH_LIMIT,
@@ -133,9 +134,22 @@ def _point_as_json(results: Results, result: PointResult) -> dict[str, Any]:
             "ratio_to_float32": {name: result.variant_ratio(name) for name in result.variant_times},
             "times": _timings_as_json(result.variant_times),
         }
-    if result.thread_times:
-        facts["threads"] = {str(n): timing.facts for n, timing in result.thread_times.items()}
+    if result.scaling is not None:
+        facts["threads"] = _scaling_as_json(result.scaling)
     return facts
+
+
+def _scaling_as_json(scaling: ThreadScaling) -> dict[str, Any]:
+    return {
+        "times": {str(count): timing.facts for count, timing in scaling.times.items()},
+        "matrix_product": {
+            str(count): timing.facts for count, timing in scaling.machine_times.items()
+        },
+        "speedup": scaling.speedup,
+        "matrix_product_speedup": scaling.machine_speedup,
+        "speedup_on_free_cores": scaling.free_speedup,
+        "rounds_on_free_cores": len(scaling.free_rounds),
+    }
 
 
 def _timings_as_json(timings: dict[str, Timing]) -> dict[str, Any]:

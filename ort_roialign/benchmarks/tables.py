@@ -12,6 +12,7 @@ from ort_roialign.benchmarks.kernel_paths import DIRECT, PACKED
 from ort_roialign.benchmarks.measure import Timing
 from ort_roialign.benchmarks.results import PEERS, Results, mean_speedup
 from ort_roialign.benchmarks.sweep import AXES, AXIS_TEXTS, BASE_AXIS, RANDOM_AXIS, base_value
+from ort_roialign.benchmarks.thread_scaling import FREE_CORES
 from ort_roialign.benchmarks.timed_point import CHOSEN, OURS, PATH_LIMIT, PointResult
 
 NOTHING = "-"
@@ -146,13 +147,36 @@ def _variant_table(results: Results) -> TextTable:
 def _thread_table(results: Results) -> TextTable:
     rows = []
     for r in results.points:
-        if not r.thread_times:
+        if r.scaling is None:
             continue
-        one, several = r.thread_times[1], r.thread_times[max(r.thread_times)]
-        rows.append((r.point.name, _time(one), _time(several), _ratio(one.median / several.median)))
+        one, several = r.scaling.times[1], r.scaling.times[r.scaling.threads]
+        rows.append(
+            (
+                r.point.name,
+                _time(one),
+                _time(several),
+                _ratio(r.scaling.speedup),
+                _ratio(r.scaling.machine_speedup),
+                _ratio(r.scaling.free_speedup),
+                f"{len(r.scaling.free_rounds)} of {len(one.samples)}",
+            )
+        )
     threads = results.machine.threads
-    headings = ("Workload", "1 thread, ms", f"{threads} threads, ms", "times as fast")
-    return TextTable("Threads", headings, rows)
+    headings = (
+        "Workload",
+        "1 thread, ms",
+        f"{threads} threads, ms",
+        "times as fast",
+        "matrix product",
+        "cores free",
+        "rounds",
+    )
+    note = (
+        f"matrix product: how many times as fast onnxruntime multiplies matrices on {threads} "
+        f"threads, in the same rounds; cores free: times as fast in the rounds in which that is at "
+        f"least {FREE_CORES:.0%} of the ideal, and how many these are."
+    )
+    return TextTable("Threads", headings, rows, (note,))
 
 
 def path_table(results: Results) -> TextTable:

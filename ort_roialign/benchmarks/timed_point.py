@@ -30,6 +30,7 @@ from ort_roialign.benchmarks.runners import (
     TorchvisionRunner,
     bindable_types,
 )
+from ort_roialign.benchmarks.thread_scaling import ThreadScaling, measure_scaling
 from ort_roialign.benchmarks.workloads import Point
 
 OURS, ONNXRUNTIME, TORCHVISION = "ort_roialign", "onnxruntime", "torchvision"
@@ -71,7 +72,7 @@ class PointResult:
         other_cores: cores that other processes kept busy meanwhile.
         variant_times: float32 averages, maxima and other types -> times of this package.
         variant_paths: likewise -> the path that the library chose.
-        thread_times: number of threads -> times of this package.
+        scaling: times of this package on one thread and on several.
     """
 
     point: Point
@@ -83,7 +84,7 @@ class PointResult:
     other_cores: float = 0.0
     variant_times: dict[str, Timing] = field(default_factory=dict)
     variant_paths: dict[str, str] = field(default_factory=dict)
-    thread_times: dict[int, Timing] = field(default_factory=dict)
+    scaling: ThreadScaling | None = None
 
     def speedup(self, contestant: str) -> float | None:
         """Return how many times as long as this package a contestant takes, by medians."""
@@ -141,7 +142,7 @@ def measure_point(point: Point, settings: PointSettings) -> PointResult:
         times, paths = _measure_variants(point.name, calls, settings, expected)
         result = replace(result, variant_times=times, variant_paths=paths)
     if point.large and settings.scaling:
-        result = replace(result, thread_times=_measure_threads(calls, settings))
+        result = replace(result, scaling=_measure_threads(calls, settings))
     return replace(result, other_cores=disturbance.cores())
 
 
@@ -201,11 +202,8 @@ def _measure_variants(
     return measure_interleaved(runners, settings.effort), paths
 
 
-def _measure_threads(calls: list[Call], settings: PointSettings) -> dict[int, Timing]:
-    """Return the times on one thread and on all of them."""
-    runners = {
-        str(threads): SessionRunner(calls, SessionSettings(PLUGIN_DOMAIN, threads))
-        for threads in sorted({1, settings.threads})
-    }
-    times = measure_interleaved(runners, settings.effort)
-    return {int(threads): timing for threads, timing in times.items()}
+def _measure_threads(calls: list[Call], settings: PointSettings) -> ThreadScaling:
+    def runner(threads: int) -> Runner:
+        return SessionRunner(calls, SessionSettings(PLUGIN_DOMAIN, threads))
+
+    return measure_scaling(runner, settings.threads, settings.effort)

@@ -89,7 +89,7 @@ def test_a_run_writes_all_files(tmp_path):
     assert small["times"]["onnxruntime"]["rounds"] == 2
     assert small["memory_floor"] == small["moved_bytes"] / 1e10
     assert set(small["paths"]["times"]) == {"chosen", "direct", "packed"}
-    assert set(small["threads"]) == {"1", "2"}
+    assert set(small["threads"]["times"]) == set(small["threads"]["matrix_product"]) == {"1", "2"}
     assert small["variants"]["ratio_to_float32"]["float32"] == 1
     text = (folder / "results.md").read_text()
     for heading in ("Workloads, float32 averages", "Threads", "Choice of the path"):

@@ -192,7 +192,8 @@ def test_a_point_has_all_its_measurements():
     assert list(result.path_times) == ["chosen", "direct", "packed"]
     assert set(result.variant_times) == {"float32", "float64", "float16", "bfloat16", "max"}
     assert set(result.variant_paths.values()) <= {"direct", "packed"}
-    assert list(result.thread_times) == [1, 2]
+    assert result.scaling.threads == 2
+    assert list(result.scaling.times) == list(result.scaling.machine_times) == [1, 2]
     assert result.path in ("direct", "packed")
     assert result.calls == [
         {"x": [2, 5, 9, 11], "rois": 6, "bins": 3, "sampling_ratio": 2, "stride": 8}
@@ -201,7 +202,7 @@ def test_a_point_has_all_its_measurements():
     assert list(plain.times) == ["ort_roialign", "onnxruntime"]
     assert plain.speedup("torchvision") is None
     assert not plain.variant_times
-    assert not plain.thread_times
+    assert plain.scaling is None
 
 
 @pytest.mark.parametrize("wrong", ["onnxruntime", "torchvision"])
