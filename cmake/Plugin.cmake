@@ -23,11 +23,12 @@ endfunction()
 function(ort_roialign_add_plugin name)
   add_library(${name} MODULE
     src/capi/build_info.cpp
+    src/capi/kernels_api.cpp
     src/cpu/settings.cpp
+    src/ops/multi_scale.cpp
     src/ops/registry.cpp
-    src/ops/roi_align.cpp
     src/ops/roi_family.cpp
-    src/ops/roi_pool.cpp
+    src/ops/schemas.cpp
     src/ort/custom_op.cpp
     src/ort/register.cpp
     src/ort/shape_inference.cpp)

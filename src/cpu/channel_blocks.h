@@ -18,8 +18,8 @@ constexpr int64_t kNearBytes = int64_t{2} << 20;
 
 // The part of the map that is repacked.
 struct Repacked {
-  int64_t images = 0;
-  int64_t most_cells = 0;  // of an image
+  int64_t pages = 0;
+  int64_t most_cells = 0;  // of a page
   int64_t all_cells = 0;
   int64_t channels = 0;
   int64_t element_bytes = 0;  // of the map
@@ -28,13 +28,13 @@ struct Repacked {
 };
 
 struct ChannelBlocks {
-  int64_t count;     // of an image
+  int64_t count;     // of a page
   int64_t channels;  // of each; the last one may be filled up
 };
 
 // A wide cell spreads the work on taps over more channels; but a block should fit the caches near a core, and a single
-// block would be repacked by a single thread. A block of an image takes no more memory than what the RoIs read of the
-// image's map, or no more than kMostPackedBytes; nothing, where there is no such block.
+// block would be repacked by a single thread. A block of a page takes no more memory than what the RoIs read of the
+// page's map, or no more than kMostPackedBytes; nothing, where there is no such block.
 template <typename Real>
 std::optional<ChannelBlocks> cut_channels(const Repacked& repacked) {
   constexpr int64_t kLine = kLineBytes / sizeof(Real);
@@ -42,7 +42,7 @@ std::optional<ChannelBlocks> cut_channels(const Repacked& repacked) {
     const int64_t count = divide_up(repacked.channels, most);
     const int64_t channels = divide_up(divide_up(repacked.channels, count), kLine) * kLine;
     const int64_t cell_bytes = channels * int64_t{sizeof(Real)};
-    const bool near = repacked.most_cells * cell_bytes <= kNearBytes && count * repacked.images > 1;
+    const bool near = repacked.most_cells * cell_bytes <= kNearBytes && count * repacked.pages > 1;
     const bool small = repacked.most_cells * cell_bytes <= kMostPackedBytes;
     const bool fits = small || cell_bytes <= repacked.channels * repacked.element_bytes;
     if (fits && (near || most == kLine)) return ChannelBlocks{count, channels};
@@ -56,7 +56,7 @@ int64_t count_buffers(const Repacked& repacked, const ChannelBlocks& blocks) {
   static const int64_t threads = std::max(std::thread::hardware_concurrency(), 1u);  // a slow call
   const int64_t block_bytes = std::max<int64_t>(repacked.most_cells * blocks.channels * int64_t{sizeof(Real)}, 1);
   const int64_t allowed = std::max(kMostPackedBytes, repacked.bytes()) / block_bytes;
-  return std::clamp<int64_t>(allowed, 1, std::min(blocks.count * repacked.images, threads));
+  return std::clamp<int64_t>(allowed, 1, std::min(blocks.count * repacked.pages, threads));
 }
 
 }  // namespace ort_roialign::cpu

@@ -36,7 +36,7 @@ class PooledForward {
   using Real = typename ProblemType::Real;
   using Plans = RoiPlans<Op, T>;
 
-  // `plans` are sorted by image.
+  // `plans` are sorted by page.
   PooledForward(const KernelCall& call, const ProblemType& problem, Plans& plans)
       : call_(call),
         problem_(problem),
@@ -58,7 +58,7 @@ class PooledForward {
     plans_.keep([&](const RoiPlan& plan) { return plan.fits && (!few || fits_direct(plan)); }, other);
     if (plans_.size() == 0) return std::nullopt;
     if (few) return Path::kDirect;
-    find_images();
+    find_pages();
     const Path path = choose_path();
     if (path == Path::kPacked) {
       run_packed();
@@ -75,7 +75,10 @@ class PooledForward {
   static constexpr double kNanosecondsPerTask = 20e3;
   static constexpr double kLeastTasks = 4;
 
-  struct Image {
+  // One image of one map.
+  struct Page {
+    FeatureMap<T> map;
+    const T* planes;  // of the image's first channel
     int64_t plan_begin;
     int64_t plan_end;
     std::unique_ptr<PackedLayout> cells;
@@ -95,37 +98,56 @@ class PooledForward {
     return static_cast<double>(axis.bin_end - axis.bin_begin) * axis.points * axis.taps;
   }
 
-  void find_images() {
+  void find_pages() {
     for (int64_t begin = 0; begin < plans_.size();) {
+      const int64_t page = plans_.page(begin);
       int64_t end = begin + 1;
-      while (end < plans_.size() && plans_.image(end) == plans_.image(begin)) ++end;
-      images_.push_back({begin, end, nullptr});
+      while (end < plans_.size() && plans_.page(end) == page) ++end;
+      pages_.push_back({problem_.map_of_page(page), planes_of(page), begin, end, nullptr});
       begin = end;
     }
   }
 
-  // What the RoIs read of each image.
+  const FeatureMap<T>& map_of(int64_t index) const { return problem_.map_of_page(plans_.page(index)); }
+
+  // Of all maps that any RoI is pooled from.
+  int64_t bytes_of_maps() const {
+    int64_t cells = 0;
+    const T* last = nullptr;
+    for (const Page& page : pages_) {
+      if (page.map.data != last) cells += problem_.num_images * page.map.plane_size();
+      last = page.map.data;
+    }
+    return cells * problem_.channels * int64_t{sizeof(T)};
+  }
+
+  const T* planes_of(int64_t page) const {
+    const FeatureMap<T>& map = problem_.map_of_page(page);
+    return map.data + problem_.plane_offset(map, problem_.image_of_page(page), 0);
+  }
+
+  // What the RoIs read of each page.
   void lay_cells() {
-    for (Image& image : images_) {
-      int64_t row_begin = problem_.height;
+    for (Page& page : pages_) {
+      int64_t row_begin = page.map.height;
       int64_t row_end = 0;
-      for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
+      for (int64_t index = page.plan_begin; index < page.plan_end; ++index) {
         plans_.for_each_tap(plans_[index].y, [&](int64_t row) {
           row_begin = std::min(row_begin, row);
           row_end = std::max(row_end, row + 1);
         });
       }
       row_begin = std::min(row_begin, row_end);  // where no RoI reads anything
-      image.cells = std::make_unique<PackedLayout>(*call_.scratch, row_begin, row_end, problem_.width);
-      for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
+      page.cells = std::make_unique<PackedLayout>(*call_.scratch, row_begin, row_end, page.map.width);
+      for (int64_t index = page.plan_begin; index < page.plan_end; ++index) {
         const RoiPlan& plan = plans_[index];
-        plans_.for_each_tap(plan.y, [&](int64_t row) { image.cells->add(row, plan.column_begin, plan.column_end); });
+        plans_.for_each_tap(plan.y, [&](int64_t row) { page.cells->add(row, plan.column_begin, plan.column_end); });
       }
-      image.cells->close();
-      repacked_.most_cells = std::max(repacked_.most_cells, image.cells->cells());
-      repacked_.all_cells += image.cells->cells();
+      page.cells->close();
+      repacked_.most_cells = std::max(repacked_.most_cells, page.cells->cells());
+      repacked_.all_cells += page.cells->cells();
     }
-    repacked_.images = static_cast<int64_t>(images_.size());
+    repacked_.pages = static_cast<int64_t>(pages_.size());
     repacked_.channels = problem_.channels;
     repacked_.element_bytes = sizeof(T);
   }
@@ -161,11 +183,10 @@ class PooledForward {
       const RoiPlan& plan = plans_[index];
       const int32_t width = plan.column_end - plan.column_begin;
       all_fit_direct = all_fit_direct && fits_direct(plan);
-      most_cells = std::max(most_cells, std::min<double>(bin_taps(plan.y), problem_.height) * width);
+      most_cells = std::max(most_cells, std::min<double>(bin_taps(plan.y), map_of(index).height) * width);
       work.add(work_of(plan));
     }
-    const double map_size = static_cast<double>(problem_.num_images * problem_.channels * problem_.plane_size());
-    const double far = far_part(map_size * sizeof(T));
+    const double far = far_part(static_cast<double>(bytes_of_maps()));
     const auto packed = [&](double cells) {
       work.cells = cells;
       return packed_cost(prices_, work, groups_, far);
@@ -215,13 +236,14 @@ class PooledForward {
   DirectPoolJob<T> direct_job() {
     DirectPoolJob<T> job;
     fill_pool_job(job);
-    job.plane_size = problem_.plane_size();
-    job.width = problem_.width;
     return job;
   }
 
   void pool_direct(DirectPoolJob<T>& job, int64_t index, int64_t channel_begin, int64_t channel_end) {
-    job.planes = problem_.map + problem_.plane_offset(plans_.image(index), 0);
+    const int64_t page = plans_.page(index);
+    job.planes = planes_of(page);
+    job.plane_size = problem_.map_of_page(page).plane_size();
+    job.width = problem_.map_of_page(page).width;
     kernels_.pool_direct(job, plans_[index], channel_begin, channel_end);
   }
 
@@ -233,7 +255,7 @@ class PooledForward {
       const RoiBound& bound = plans_.bound_of(index);
       const double rows = static_cast<double>(problem_.params.output_height) * bound.y.points * bound.y.taps;
       const double columns = static_cast<double>(problem_.params.output_width) * bound.x.points * bound.x.taps;
-      const double steps = std::min<double>(columns, problem_.width) / kGroup + 1;
+      const double steps = std::min<double>(columns, map_of(index).width) / kGroup + 1;
       cost_ +=
           few_channels_cost(static_cast<double>(problem_.bins()), rows * steps, static_cast<double>(problem_.channels));
     }
@@ -270,25 +292,25 @@ class PooledForward {
     });
   }
 
-  // One block of channels of one image.
+  // One block of channels of one page.
   struct Block {
-    const Image* image;
+    const Page* page;
     int64_t number;
-    const std::vector<RoiRange>* parts;  // of the image's RoIs, one for each task
+    const std::vector<RoiRange>* parts;  // of the page's RoIs, one for each task
   };
 
   void run_packed() {
     std::vector<std::vector<RoiRange>> parts;
-    for (const Image& image : images_) {
-      place_rows(image);
-      parts.push_back(cut_rois(image));
+    for (const Page& page : pages_) {
+      place_rows(page);
+      parts.push_back(cut_rois(page));
     }
     std::vector<Block> blocks;
     std::vector<int64_t> tasks;
-    for (size_t image = 0; image < images_.size(); ++image) {
+    for (size_t page = 0; page < pages_.size(); ++page) {
       for (int64_t number = 0; number < blocks_->count; ++number) {
-        blocks.push_back({&images_[image], number, &parts[image]});
-        tasks.push_back(parts[image].size());
+        blocks.push_back({&pages_[page], number, &parts[page]});
+        tasks.push_back(parts[page].size());
       }
     }
     const int64_t buffers = worth_threads() ? count_buffers<Real>(repacked_, *blocks_) : 1;
@@ -308,19 +330,19 @@ class PooledForward {
   }
 
   // Replaces rows of the map by their places in a block.
-  void place_rows(const Image& image) {
-    for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
+  void place_rows(const Page& page) {
+    for (int64_t index = page.plan_begin; index < page.plan_end; ++index) {
       const RoiPlan& plan = plans_[index];
       plans_.for_each_tap(plan.y,
-                          [&](int64_t& row) { row = image.cells->base(row, plan.column_begin) * blocks_->channels; });
+                          [&](int64_t& row) { row = page.cells->base(row, plan.column_begin) * blocks_->channels; });
     }
   }
 
-  // Cuts an image's RoIs into tasks for one block.
-  std::vector<RoiRange> cut_rois(const Image& image) const {
+  // Cuts a page's RoIs into tasks for one block.
+  std::vector<RoiRange> cut_rois(const Page& page) const {
     std::vector<RoiRange> ranges;
     double cost = kNanosecondsPerTask;
-    for (int64_t index = image.plan_begin; index < image.plan_end; ++index) {
+    for (int64_t index = page.plan_begin; index < page.plan_end; ++index) {
       if (cost >= kNanosecondsPerTask) {
         ranges.push_back({index, index});
         cost = 0;
@@ -337,13 +359,12 @@ class PooledForward {
 
   void pack(const Block& block, Real* packed) {
     PackJob<T> job;
-    const int64_t image = plans_.image(block.image->plan_begin);
-    job.planes = problem_.map + problem_.plane_offset(image, block.number * blocks_->channels);
-    job.plane_size = problem_.plane_size();
+    job.plane_size = block.page->map.plane_size();
+    job.planes = block.page->planes + block.number * blocks_->channels * job.plane_size;
     job.channels = used_channels(block.number);
     job.block_channels = static_cast<int32_t>(blocks_->channels);
     job.packed = packed;
-    for (const PackedRun& run : block.image->cells->runs()) kernels_.pack(job, run);
+    for (const PackedRun& run : block.page->cells->runs()) kernels_.pack(job, run);
   }
 
   void pool(const Block& block, RoiRange rois, const Real* packed) {
@@ -366,7 +387,7 @@ class PooledForward {
   Repacked repacked_;                    // once the cells are laid
   std::optional<ChannelBlocks> blocks_;  // likewise; none where memory does not allow them
 
-  std::vector<Image> images_;
+  std::vector<Page> pages_;
   double cost_ = 0;  // of the chosen path, in nanoseconds of one thread
 };
 

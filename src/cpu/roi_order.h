@@ -10,16 +10,16 @@
 
 namespace ort_roialign::cpu {
 
-// Where a RoI comes: by image, and where a block of the map does not fit the nearest caches by place, so that RoIs that
-// lie close together follow one another.
+// Where a RoI comes: by map and image, and where a block of the map does not fit the nearest caches by place, so that
+// RoIs that lie close together follow one another.
 struct RoiTurn {
-  int64_t image;
+  int64_t page;
   int32_t band;
   int32_t column;
   int64_t roi;
 
   bool operator<(const RoiTurn& other) const {
-    if (image != other.image) return image < other.image;
+    if (page != other.page) return page < other.page;
     if (band != other.band) return band < other.band;
     if (column != other.column) return column < other.column;
     return roi < other.roi;
@@ -33,12 +33,12 @@ void put_in_order(const Problem<Op, T>& problem, const typename Problem<Op, T>::
   constexpr int32_t kRowsPerBand = 16;
   const int64_t cell_bytes =
       std::min<int64_t>(problem.channels * sizeof(typename Problem<Op, T>::Real), kWidestBlockBytes);
-  const bool near = problem.plane_size() * cell_bytes <= kNearCacheBytes;
   for (int64_t roi = 0; roi < turns.size(); ++roi) {
     const auto& region = regions[roi];
+    const bool near = problem.map(region.map_number).plane_size() * cell_bytes <= kNearCacheBytes;
     const int32_t band = near ? 0 : region.y.middle_cell(problem.params.output_height) / kRowsPerBand;
     const int32_t column = near ? 0 : region.x.middle_cell(problem.params.output_width);
-    turns[roi] = {problem.batch_indices[roi], band, band % 2 == 0 ? column : -column, roi};
+    turns[roi] = {problem.page(roi, region), band, band % 2 == 0 ? column : -column, roi};
   }
   if (!std::is_sorted(turns.begin(), turns.end())) std::sort(turns.begin(), turns.end());
 }

@@ -81,7 +81,7 @@ class RoiPlans {
   RoiPlan& operator[](int64_t index) { return plans_[index]; }
   TapTable<Real> table() { return {cells_.data(), weights_.data(), columns_.data()}; }
   const RoiBound& bound_of(int64_t index) const { return bounds_[plans_[index].roi]; }
-  int64_t image(int64_t index) const { return problem_.batch_indices[plans_[index].roi]; }
+  int64_t page(int64_t index) const { return problem_.page(plans_[index].roi, regions_[plans_[index].roi]); }
 
   // Calls body(cell) for all taps of an axis.
   template <typename Body>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "ops/kernel_table.h"
 #include "ops/roi_family.h"
@@ -15,29 +16,65 @@ ORT_ROIALIGN_HD inline int64_t divide_up(int64_t value, int64_t divisor) { retur
 // What is wrong with a RoI, if anything.
 enum class RoiFault { kNone, kBatchIndex, kCoordinate };
 
-template <typename Op, typename T>
-struct Problem {
-  using Real = ComputeType<T>;
-  using Region = typename Op::template Region<Real>;
-  using RoiBox = Box<Real>;
-
-  typename Op::Params params;
-  const T* map;      // [num_images, channels, height, width]
-  const void* rois;  // [num_rois, 4], of type T or float32
-  bool rois_are_float32;
-  const int64_t* batch_indices;  // [num_rois]
-  int64_t num_images;
-  int64_t channels;
-  int64_t num_rois;
+template <typename T>
+struct FeatureMap {
+  const T* data;  // [num_images, map_channels, height, width]
   int32_t height;
   int32_t width;
 
   ORT_ROIALIGN_HD int64_t plane_size() const { return static_cast<int64_t>(height) * width; }
+};
+
+template <typename Op, typename T>
+struct Problem {
+  using Real = ComputeType<T>;
+  using RoiBox = typename Op::template RoiBox<Real>;
+  static constexpr int kColumns = RoiBox::kColumns;
+
+  // A RoI on the map that it is pooled from.
+  struct Region : Op::template Region<T> {
+    int32_t map_number;
+  };
+
+  typename Op::Params params;
+  FeatureMap<T> maps[Op::kMostMaps];
+  int32_t num_maps;
+  const void* rois;  // [num_rois, kColumns], of type T or float32
+  bool rois_are_float32;
+  const int64_t* batch_indices;  // [num_rois]
+  const T* offset;               // [num_rois, 2, output_height, output_width], or null
+  int64_t num_images;
+  int64_t channels;  // of the output
+  int64_t num_rois;
+
   ORT_ROIALIGN_HD int64_t bins() const { return static_cast<int64_t>(params.output_height) * params.output_width; }
 
-  // Where the plane of one channel of one image begins, in elements.
-  ORT_ROIALIGN_HD int64_t plane_offset(int64_t image, int64_t channel) const {
-    return (image * channels + channel) * plane_size();
+  // Channels of a map for each one of the output.
+  ORT_ROIALIGN_HD int64_t channels_per_channel() const { return Op::kChannelPerBin ? bins() : 1; }
+  ORT_ROIALIGN_HD int64_t map_channels() const { return channels * channels_per_channel(); }
+
+  ORT_ROIALIGN_HD const FeatureMap<T>& map(int32_t number) const {
+    return maps[Op::kMostMaps == 1 ? 0 : number];  // a constant keeps a CUDA kernel's parameters out of local memory
+  }
+
+  // Where the plane of one channel of one image of a map begins, in elements.
+  ORT_ROIALIGN_HD int64_t plane_offset(const FeatureMap<T>& map, int64_t image, int64_t map_channel) const {
+    return (image * map_channels() + map_channel) * map.plane_size();
+  }
+
+  // One image of one map, of which a RoI is pooled: their number among all.
+  ORT_ROIALIGN_HD int64_t page(int64_t roi, const Region& region) const {
+    return region.map_number * num_images + batch_indices[roi];
+  }
+  ORT_ROIALIGN_HD const FeatureMap<T>& map_of_page(int64_t page) const {
+    return map(static_cast<int32_t>(page / num_images));
+  }
+  ORT_ROIALIGN_HD int64_t image_of_page(int64_t page) const { return page % num_images; }
+
+  // The channel of the map that a bin of a channel of the output reads.
+  ORT_ROIALIGN_HD int64_t map_channel(int64_t channel, int32_t bin_y, int32_t bin_x) const {
+    if constexpr (!Op::kChannelPerBin) return channel;
+    return (channel * params.output_height + bin_y) * params.output_width + bin_x;
   }
 
   // Where one bin of one RoI's channel lies in Y, in elements.
@@ -46,51 +83,79 @@ struct Problem {
   }
 
   ORT_ROIALIGN_HD Real coordinate(int64_t roi, int column) const {
-    const int64_t index = roi * RoiBox::kColumns + column;
+    const int64_t index = roi * kColumns + column;
     if (rois_are_float32) return static_cast<Real>(static_cast<const float*>(rois)[index]);
     return widen(static_cast<const T*>(rois)[index]);
   }
 
+  // Writes one number of a gradient of the RoIs, which is of their type.
+  ORT_ROIALIGN_HD void store_like_rois(void* gradient, int64_t index, Real value) const {
+    if (rois_are_float32) {
+      static_cast<float*>(gradient)[index] = static_cast<float>(value);
+    } else {
+      static_cast<T*>(gradient)[index] = narrow<T>(value);
+    }
+  }
+
   ORT_ROIALIGN_HD RoiFault fault(int64_t roi) const {
     if (batch_indices[roi] < 0 || batch_indices[roi] >= num_images) return RoiFault::kBatchIndex;
-    for (int column = 0; column < RoiBox::kColumns; ++column) {
+    for (int column = 0; column < kColumns; ++column) {
       const Real value = coordinate(roi, column);
       if (!(value - value == 0)) return RoiFault::kCoordinate;  // NaN or infinite
     }
     return RoiFault::kNone;
   }
 
+  // Only where there is no fault.
   ORT_ROIALIGN_HD Region region(int64_t roi) const {
-    const RoiBox box{coordinate(roi, 0), coordinate(roi, 1), coordinate(roi, 2), coordinate(roi, 3)};
-    return Op::locate(params, box, height, width);
+    RoiRow<T, kColumns> row{};
+    for (int column = 0; column < kColumns; ++column) row.values[column] = coordinate(roi, column);
+    if (offset != nullptr) row.offset = offset + roi * 2 * bins();
+    const int32_t number = Op::map_number(params, RoiBox::of(row.values));
+    const MapSize size{map(number).height, map(number).width};
+    return {Op::template locate<T>(params, row, number, size), number};
   }
 
   // The value of a sample on a plane.
-  ORT_ROIALIGN_HD static Real interpolate(const typename Region::SampleType& sample, const T* plane) {
+  template <typename SampleType>
+  ORT_ROIALIGN_HD static Real interpolate(const SampleType& sample, const T* plane) {
     Real value = 0;
     if (!sample.inside) return value;
-    for (int cell = 0; cell < Region::kCellsPerSample; ++cell) {
+    for (int cell = 0; cell < SampleType::kCells; ++cell)
       value += sample.weight[cell] * widen(plane[sample.offset[cell]]);
-    }
     return value;
   }
 };
 
+// The reduction of operators that leave a choice; an average, or the only one, for the others.
+template <typename Op, typename T>
+ORT_ROIALIGN_HD bool is_maximum(const Problem<Op, T>& problem) {
+  if constexpr (Op::kHasAverage && Op::kHasMaximum) return problem.params.reduction == Reduction::kMaximum;
+  return Op::kHasMaximum;
+}
+
 // The inputs of a forward call start at `first_input`; a backward call has dY before them.
 template <typename Op, typename T>
 Problem<Op, T> make_problem(const KernelCall& call, int first_input) {
-  const InputTensor& map = call.inputs[first_input + kMap];
-  const InputTensor& rois = call.inputs[first_input + kRois];
+  constexpr InputPlaces kPlaces = Op::kInputs;
+  const InputTensor& rois = call.inputs[first_input + kPlaces.rois];
   Problem<Op, T> problem{};
   problem.params = *static_cast<const typename Op::Params*>(call.params);
-  problem.map = static_cast<const T*>(map.data);
+  problem.num_maps = Op::kMostMaps == 1 ? 1 : static_cast<int32_t>(call.inputs.size() - first_input - kPlaces.map);
+  for (int32_t number = 0; number < problem.num_maps; ++number) {
+    const InputTensor& map = call.inputs[first_input + kPlaces.map + number];
+    problem.maps[number] = {static_cast<const T*>(map.data), static_cast<int32_t>(map.shape[2]),
+                            static_cast<int32_t>(map.shape[3])};
+  }
+  const Shape& shape = call.inputs[first_input + kPlaces.map].shape;
+  problem.num_images = shape[0];
+  problem.channels = shape[1] / problem.channels_per_channel();
   problem.rois = rois.data;
   problem.rois_are_float32 = rois.type == ElementType::kFloat32;
-  problem.batch_indices = static_cast<const int64_t*>(call.inputs[first_input + kBatchIndices].data);
-  problem.num_images = map.shape[0];
-  problem.channels = map.shape[1];
-  problem.height = static_cast<int32_t>(map.shape[2]);
-  problem.width = static_cast<int32_t>(map.shape[3]);
+  problem.batch_indices = static_cast<const int64_t*>(call.inputs[first_input + kPlaces.batch_indices].data);
+  if constexpr (kPlaces.offset >= 0) {
+    problem.offset = static_cast<const T*>(call.inputs[first_input + kPlaces.offset].data);
+  }
   problem.num_rois = rois.shape[0];
   return problem;
 }

@@ -7,6 +7,7 @@ namespace {
 template <typename Op>
 struct Declaration {
   using Params = typename Op::Params;
+  static constexpr InputPlaces kInputs = Op::kInputs;
 
   static const Params& params_of(const void* params) { return *static_cast<const Params*>(params); }
 
@@ -14,31 +15,71 @@ struct Declaration {
     return std::make_shared<const Params>(Op::read_params(attributes, op));
   }
 
-  static ShapeRule output_shape(const void* params) { return Op::output_shape(params_of(params)); }
+  static int64_t channel_divisor(const Params& params) {
+    return Op::kChannelPerBin ? static_cast<int64_t>(params.output_height) * params.output_width : 1;
+  }
 
-  static void check_shapes(const std::string& op, const void*, const std::vector<Shape>& inputs) {
-    Op::check_shapes(op, inputs);
+  // [num_rois, channels, output_height, output_width], for every output.
+  static std::vector<ShapeRule> output_shapes(const void* opaque) {
+    const Params& params = params_of(opaque);
+    const ShapeRule rule{same_as(kInputs.rois, 0), part_of(kInputs.map, 1, channel_divisor(params)),
+                         exactly(params.output_height), exactly(params.output_width)};
+    return std::vector<ShapeRule>(Op::schema().outputs.size(), rule);
+  }
+
+  static void check_shapes(const std::string& op, const void* opaque, const std::vector<Shape>& inputs) {
+    const Params& params = params_of(opaque);
+    const Shape& rois = inputs[kInputs.rois];
+    check_rois(op, rois, Op::template RoiBox<float>::kColumns, inputs[kInputs.batch_indices]);
+    const size_t num_maps = Op::kMostMaps == 1 ? 1 : inputs.size() - kInputs.map;
+    Op::check_attributes(op, params, static_cast<int64_t>(num_maps));
+    const Shape& first = inputs[kInputs.map];
+    for (size_t number = 0; number < num_maps; ++number) {
+      const Shape& map = inputs[kInputs.map + number];
+      const std::string name = Op::kMostMaps == 1 ? "X" : text("X[", number, "]");
+      check_map(op, name, map, rois[0], channel_divisor(params));
+      if (map[0] != first[0] || map[1] != first[1]) {
+        throw InvalidArgument(text(op, ": ", name, " must have as many images and channels as X[0], which has shape ",
+                                   to_text(first), "; got ", to_text(map)));
+      }
+    }
+    if constexpr (kInputs.offset >= 0) {
+      const Shape expected{rois[0], 2, params.output_height, params.output_width};
+      const Shape& offset = inputs[kInputs.offset];
+      if (!offset.empty() && offset != expected) {
+        throw InvalidArgument(text(op, ": offset must have shape [num_rois, 2, output_height, output_width] = ",
+                                   to_text(expected), "; got ", to_text(offset)));
+      }
+    }
   }
 
   static OperatorEntry forward(size_t index) {
-    return {Op::kName, index, Direction::kForward, Op::schema(), read_params, output_shape, check_shapes};
+    return {Op::kName, index, Direction::kForward, Op::schema(), read_params, output_shapes, check_shapes};
   }
 };
 
-// A gradient operator has dY before the forward operator's inputs, and gives the gradient of the feature map.
+// A gradient operator has dY before the forward operator's inputs. It gives the gradient of what the output depends on
+// smoothly: of the feature maps, and of the RoIs or the offset.
 template <typename Op>
 struct GradientDeclaration : Declaration<Op> {
   using Base = Declaration<Op>;
+  static constexpr InputPlaces kInputs = Op::kInputs;
 
-  static ShapeRule output_shape(const void*) {
-    constexpr int kMapInput = 1 + kMap;
-    return {same_as(kMapInput, 0), same_as(kMapInput, 1), same_as(kMapInput, 2), same_as(kMapInput, 3)};
+  static std::vector<ShapeRule> output_shapes(const void* params) {
+    std::vector<ShapeRule> rules{all_of(1 + kInputs.map, 4)};
+    if constexpr (Op::kRoiSlopes > 0) rules.push_back(all_of(1 + kInputs.rois, 2));
+    if constexpr (Op::kOffsetSlopes > 0) {
+      const auto& sizes = Base::params_of(params);
+      rules.push_back(
+          {same_as(1 + kInputs.rois, 0), exactly(2), exactly(sizes.output_height), exactly(sizes.output_width)});
+    }
+    return rules;
   }
 
   static void check_shapes(const std::string& op, const void* params, const std::vector<Shape>& inputs) {
     const std::vector<Shape> forward_inputs(inputs.begin() + 1, inputs.end());
-    Op::check_shapes(op, forward_inputs);
-    const Shape expected = evaluate(Base::output_shape(params), forward_inputs);
+    Base::check_shapes(op, params, forward_inputs);
+    const Shape expected = evaluate(Base::output_shapes(params)[0], forward_inputs);
     if (inputs[0] != expected) {
       throw InvalidArgument(text(op, ": dY must have shape [num_rois, channels, output_height, output_width] = ",
                                  to_text(expected), "; got ", to_text(inputs[0])));
@@ -49,9 +90,18 @@ struct GradientDeclaration : Declaration<Op> {
     Schema schema = Op::schema();
     schema.inputs.insert(schema.inputs.begin(),
                          {"dY", TypeRule::kMap, "[num_rois, channels, output_height, output_width]"});
-    schema.outputs = {{"dX", TypeRule::kMap, false}};
-    return {text(Op::kName, "Grad"), index,        Direction::kBackward, schema,
-            Base::read_params,       output_shape, check_shapes};
+    schema.outputs = {{"dX", TypeRule::kMap, Op::kMostMaps > 1 ? Presence::kVariadic : Presence::kRequired}};
+    if constexpr (Op::kRoiSlopes > 0) schema.outputs.push_back({"drois", TypeRule::kMapOrFloat32, Presence::kOptional});
+    if constexpr (Op::kOffsetSlopes > 0) schema.outputs.push_back({"doffset", TypeRule::kMap, Presence::kOptional});
+    return {text(Op::kName, "Grad"), index,         Direction::kBackward, schema,
+            Base::read_params,       output_shapes, check_shapes};
+  }
+
+ private:
+  static ShapeRule all_of(int input, int rank) {
+    ShapeRule rule;
+    for (int axis = 0; axis < rank; ++axis) rule.push_back(same_as(input, axis));
+    return rule;
   }
 };
 

@@ -19,10 +19,10 @@ struct OperatorEntry {
   // Reads and checks a node's attributes; the result is what KernelCall::params points to.
   std::shared_ptr<const void> (*read_params)(const AttributeReader& attributes, const std::string& op);
 
-  // The shape of every output.
-  ShapeRule (*output_shape)(const void* params);
+  // The shapes of the outputs.
+  std::vector<ShapeRule> (*output_shapes)(const void* params);
 
-  // Throws InvalidArgument where the inputs' shapes do not fit together.
+  // Throws InvalidArgument where the inputs' shapes do not fit together. An absent input has no dimensions.
   void (*check_shapes)(const std::string& op, const void* params, const std::vector<Shape>& inputs);
 };
 

@@ -43,10 +43,13 @@ enum class TypeRule {
   kInt64,
 };
 
+enum class Presence { kRequired, kOptional, kVariadic };  // variadic: one or more; only the last one of a list
+
 struct InputSpec {
   const char* name;
   TypeRule type;
   const char* shape;  // as error texts and documentation print it
+  Presence presence = Presence::kRequired;
 };
 
 // One dimension of an output: a constant, or a dimension of an input.
@@ -54,10 +57,12 @@ struct DimensionRule {
   int input = -1;  // the input's number, or -1 for a constant
   int axis = 0;
   int64_t constant = 0;
+  int64_t divisor = 1;  // of the input's dimension
 };
 
-inline DimensionRule same_as(int input, int axis) { return {input, axis, 0}; }
-inline DimensionRule exactly(int64_t size) { return {-1, 0, size}; }
+inline DimensionRule same_as(int input, int axis) { return {input, axis, 0, 1}; }
+inline DimensionRule part_of(int input, int axis, int64_t divisor) { return {input, axis, 0, divisor}; }
+inline DimensionRule exactly(int64_t size) { return {-1, 0, size, 1}; }
 
 using ShapeRule = std::vector<DimensionRule>;
 using Shape = std::vector<int64_t>;
@@ -65,17 +70,38 @@ using Shape = std::vector<int64_t>;
 struct OutputSpec {
   const char* name;
   TypeRule type;
-  bool optional;
+  Presence presence = Presence::kRequired;
 };
 
-// Evaluates a rule on the inputs' shapes.
+// Evaluates a rule on the inputs' shapes. An input that is absent has no dimensions.
 inline Shape evaluate(const ShapeRule& rule, const std::vector<Shape>& inputs) {
   Shape shape;
   shape.reserve(rule.size());
   for (const DimensionRule& dimension : rule) {
-    shape.push_back(dimension.input < 0 ? dimension.constant : inputs[dimension.input][dimension.axis]);
+    if (dimension.input < 0) {
+      shape.push_back(dimension.constant);
+    } else {
+      const Shape& from = inputs[dimension.input];
+      shape.push_back((from.empty() ? 0 : from[dimension.axis]) / dimension.divisor);
+    }
   }
   return shape;
+}
+
+// The specification of the input or output with some number: the last one's, where that is variadic.
+template <typename Spec>
+const Spec& spec_of(const std::vector<Spec>& specs, size_t index) {
+  return specs[index < specs.size() ? index : specs.size() - 1];
+}
+
+// The rule of one of several outputs: a variadic output follows the input of its own number.
+inline ShapeRule rule_of(const std::vector<ShapeRule>& rules, size_t index) {
+  if (index < rules.size()) return rules[index];
+  ShapeRule rule = rules.back();
+  for (DimensionRule& dimension : rule) {
+    if (dimension.input >= 0) dimension.input += static_cast<int>(index - (rules.size() - 1));
+  }
+  return rule;
 }
 
 // The attributes of one node, as ONNX Runtime hands them out. An absent attribute gives nullopt; one of another type
@@ -86,6 +112,7 @@ class AttributeReader {
   virtual std::optional<int64_t> integer(const char* name) const = 0;
   virtual std::optional<float> real(const char* name) const = 0;
   virtual std::optional<std::string> string(const char* name) const = 0;
+  virtual std::optional<std::vector<float>> reals(const char* name) const = 0;
 };
 
 struct Schema {
@@ -103,13 +130,19 @@ inline std::string to_text(const Shape& shape) {
 // Checked attributes that several operators have. `op` is the operator's name, for error texts.
 
 inline int32_t read_integer(const AttributeReader& attributes, const std::string& op, const char* name,
-                            int64_t default_value, int64_t least) {
+                            int64_t default_value, int64_t least, int64_t most = std::numeric_limits<int32_t>::max()) {
   const int64_t value = attributes.integer(name).value_or(default_value);
   if (value < least)
     throw InvalidArgument(text(op, ": attribute ", name, " must be at least ", least, "; got ", value));
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  if (value > kMost) throw InvalidArgument(text(op, ": attribute ", name, " must be at most ", kMost, "; got ", value));
+  if (value > most) throw InvalidArgument(text(op, ": attribute ", name, " must be at most ", most, "; got ", value));
   return static_cast<int32_t>(value);
+}
+
+inline float read_finite(const AttributeReader& attributes, const std::string& op, const char* name,
+                         float default_value) {
+  const float value = attributes.real(name).value_or(default_value);
+  if (!std::isfinite(value)) throw InvalidArgument(text(op, ": attribute ", name, " must be finite; got ", value));
+  return value;
 }
 
 inline float read_spatial_scale(const AttributeReader& attributes, const std::string& op) {

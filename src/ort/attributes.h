@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ops/schema.h"
 #include "ort/api.h"
@@ -38,6 +39,17 @@ class NodeAttributes : public AttributeReader {
     if (const auto value = find_string(name)) return value;
     refuse_other_type(name, "a string");
     return std::nullopt;
+  }
+
+  std::optional<std::vector<float>> reals(const char* name) const override {
+    size_t size = 0;
+    if (!succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &size))) {
+      refuse_other_type(name, "a list of floats");
+      return std::nullopt;
+    }
+    std::vector<float> values(size);
+    if (size > 0) check(api_.KernelInfoGetAttributeArray_float(info_, name, values.data(), &size));
+    return values;
   }
 
  private:
@@ -104,14 +116,21 @@ class InferenceAttributes : public AttributeReader {
     return read(name, ORT_OP_ATTR_STRING, value, sizeof(value) - 1) ? std::optional<std::string>(value) : std::nullopt;
   }
 
+  std::optional<std::vector<float>> reals(const char* name) const override {
+    float values[64] = {};  // more than any operator takes
+    size_t bytes = 0;
+    if (!read(name, ORT_OP_ATTR_FLOATS, values, sizeof(values), &bytes)) return std::nullopt;
+    return std::vector<float>(values, values + bytes / sizeof(float));
+  }
+
  private:
-  bool read(const char* name, OrtOpAttrType type, void* value, size_t size) const {
+  bool read(const char* name, OrtOpAttrType type, void* value, size_t size, size_t* written = nullptr) const {
     const OrtOpAttr* attribute = nullptr;
     if (!succeeds(api_, api_.ShapeInferContext_GetAttribute(context_, name, &attribute)) || attribute == nullptr) {
       return false;
     }
-    size_t written = 0;
-    return succeeds(api_, api_.ReadOpAttr(attribute, type, value, size, &written));
+    size_t used = 0;
+    return succeeds(api_, api_.ReadOpAttr(attribute, type, value, size, written != nullptr ? written : &used));
   }
 
   const OrtApi& api_;

@@ -100,7 +100,7 @@ class Node {
   Node(const CustomOp& op, const OrtKernelInfo* info)
       : op_(op), params_(op.entry->read_params(NodeAttributes(*op.api, info, op.entry->name), op.entry->name)) {
     check_types(op.entry->name, op.types);
-    output_shape_ = op.entry->output_shape(params_.get());
+    output_shapes_ = op.entry->output_shapes(params_.get());
     const size_t type = std::find(kMapTypes.begin(), kMapTypes.end(), op.types.map) - kMapTypes.begin();
     if (op.provider == kCpuProvider) cpu_settings_ = cpu::read_settings();
     kernel_ = (*op.kernels)[static_cast<size_t>(op.entry->direction)][type];
@@ -112,7 +112,9 @@ class Node {
     KernelCall call;
     call.operator_name = op_.entry->name;
     call.params = params_.get();
-    const size_t num_inputs = op_.entry->schema.inputs.size();
+    size_t num_inputs = 0;
+    check(op_.api->KernelContext_GetInputCount(context, &num_inputs));
+    num_inputs = std::max(num_inputs, op_.entry->schema.inputs.size());  // optional ones may be left out
     call.inputs.reserve(num_inputs);
     std::vector<Shape> shapes;
     shapes.reserve(num_inputs);
@@ -121,9 +123,10 @@ class Node {
       shapes.push_back(call.inputs.back().shape);
     }
     op_.entry->check_shapes(op_.entry->name, params_.get(), shapes);
-    const Shape output_shape = evaluate(output_shape_, shapes);
-    for (size_t index = 0; index < op_.entry->schema.outputs.size(); ++index) {
-      call.outputs.push_back(output(context, index, output_shape));
+    size_t num_outputs = 0;
+    check(op_.api->KernelContext_GetOutputCount(context, &num_outputs));
+    for (size_t index = 0; index < num_outputs; ++index) {
+      call.outputs.push_back(output(context, index, evaluate(rule_of(output_shapes_, index), shapes)));
     }
     if (op_.provider == kCudaProvider) {
       check(op_.api->KernelContext_GetGPUComputeStream(context, &call.cuda_stream));
@@ -140,15 +143,18 @@ class Node {
  private:
   InputTensor input(const OrtKernelContext* context, size_t index) const {
     const OrtApi& api = *op_.api;
+    size_t count = 0;
+    check(api.KernelContext_GetInputCount(context, &count));
     const OrtValue* value = nullptr;
-    check(api.KernelContext_GetInput(context, index, &value));
+    if (index < count) check(api.KernelContext_GetInput(context, index, &value));
+    if (value == nullptr) return {};
     OrtTensorTypeAndShapeInfo* info = nullptr;
     check(api.GetTensorTypeAndShape(value, &info));
     const Owned<OrtTensorTypeAndShapeInfo> owner(info, api.ReleaseTensorTypeAndShapeInfo);
     size_t rank = 0;
     check(api.GetDimensionsCount(info, &rank));
     InputTensor tensor;
-    tensor.type = resolve(op_.entry->schema.inputs[index].type, op_.types);
+    tensor.type = resolve(spec_of(op_.entry->schema.inputs, index).type, op_.types);
     tensor.shape.resize(rank);
     check(api.GetDimensions(info, tensor.shape.data(), rank));
     void* data = nullptr;
@@ -158,9 +164,6 @@ class Node {
   }
 
   OutputTensor output(OrtKernelContext* context, size_t index, const Shape& shape) const {
-    size_t count = 0;
-    check(op_.api->KernelContext_GetOutputCount(context, &count));
-    if (index >= count) return {};
     OrtValue* value = nullptr;
     check(op_.api->KernelContext_GetOutput(context, index, shape.data(), shape.size(), &value));
     OutputTensor tensor;
@@ -200,7 +203,7 @@ class Node {
 
   const CustomOp& op_;
   std::shared_ptr<const void> params_;
-  ShapeRule output_shape_;
+  std::vector<ShapeRule> output_shapes_;
   Kernel kernel_ = nullptr;
   cpu::Settings cpu_settings_{};
 };
@@ -232,17 +235,31 @@ ONNXTensorElementDataType ORT_API_CALL output_type(const OrtCustomOp* op, size_t
   return onnx_type(resolve(self(op).entry->schema.outputs[index].type, self(op).types));
 }
 
-OrtCustomOpInputOutputCharacteristic ORT_API_CALL input_characteristic(const OrtCustomOp*, size_t) {
+OrtCustomOpInputOutputCharacteristic characteristic(Presence presence) {
+  switch (presence) {
+    case Presence::kRequired:
+      break;
+    case Presence::kOptional:
+      return INPUT_OUTPUT_OPTIONAL;
+    case Presence::kVariadic:
+      return INPUT_OUTPUT_VARIADIC;
+  }
   return INPUT_OUTPUT_REQUIRED;
 }
 
+OrtCustomOpInputOutputCharacteristic ORT_API_CALL input_characteristic(const OrtCustomOp* op, size_t index) {
+  return characteristic(self(op).entry->schema.inputs[index].presence);
+}
+
 OrtCustomOpInputOutputCharacteristic ORT_API_CALL output_characteristic(const OrtCustomOp* op, size_t index) {
-  return self(op).entry->schema.outputs[index].optional ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+  return characteristic(self(op).entry->schema.outputs[index].presence);
 }
 
 OrtMemType ORT_API_CALL input_memory(const OrtCustomOp*, size_t) { return OrtMemTypeDefault; }
 
-int ORT_API_CALL no_variadic(const OrtCustomOp*) { return 0; }
+// Of a variadic input or output: at least one, all of one type.
+int ORT_API_CALL least_variadic(const OrtCustomOp*) { return 1; }
+int ORT_API_CALL variadic_is_homogeneous(const OrtCustomOp*) { return 1; }
 
 int ORT_API_CALL start_version(const OrtCustomOp*) { return 1; }
 
@@ -269,10 +286,10 @@ CustomOp::CustomOp(const NegotiatedApi& runtime, const OperatorEntry& entry_, co
   GetOutputTypeCount = count_outputs;
   GetOutputType = output_type;
   GetOutputCharacteristic = output_characteristic;
-  GetVariadicInputMinArity = no_variadic;
-  GetVariadicInputHomogeneity = no_variadic;
-  GetVariadicOutputMinArity = no_variadic;
-  GetVariadicOutputHomogeneity = no_variadic;
+  GetVariadicInputMinArity = least_variadic;
+  GetVariadicInputHomogeneity = variadic_is_homogeneous;
+  GetVariadicOutputMinArity = least_variadic;
+  GetVariadicOutputHomogeneity = variadic_is_homogeneous;
   GetStartVersion = start_version;
   GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
   InferOutputShapeFn = infer_output_shapes;

@@ -21,6 +21,7 @@ PartialShape input_shape(const OrtApi& api, const OrtShapeInferContext* context,
   OrtTensorTypeAndShapeInfo* info = nullptr;  // belongs to the context
   check(api.ShapeInferContext_GetInputTypeShape(context, index, &info));
   PartialShape shape;
+  if (info == nullptr) return shape;  // an optional input that is left out
   check(api.GetTensorElementType(info, &shape.type));
   size_t rank = 0;
   check(api.GetDimensionsCount(info, &rank));
@@ -49,7 +50,8 @@ PartialShape infer(const ShapeRule& rule, const std::vector<PartialShape>& input
       const PartialShape& from = inputs[dimension.input];
       const bool known_rank = static_cast<size_t>(dimension.axis) < from.sizes.size();
       size = known_rank ? from.sizes[dimension.axis] : -1;
-      if (size < 0 && known_rank) name = from.names[dimension.axis];
+      if (size > 0) size /= dimension.divisor;
+      if (size < 0 && known_rank && dimension.divisor == 1) name = from.names[dimension.axis];
     }
     if (size < 0 && name.empty()) name = fresh_name();
     output.sizes.push_back(size < 0 ? -1 : size);
@@ -58,28 +60,32 @@ PartialShape infer(const ShapeRule& rule, const std::vector<PartialShape>& input
   return output;
 }
 
-// No attributes: the shapes' ranks do not depend on their values.
-class NoAttributes : public AttributeReader {
+// Attributes that every operator takes: the shapes' ranks do not depend on their values.
+class DefaultAttributes : public AttributeReader {
  public:
   std::optional<int64_t> integer(const char*) const override { return std::nullopt; }
   std::optional<float> real(const char*) const override { return std::nullopt; }
   std::optional<std::string> string(const char*) const override { return std::nullopt; }
+  std::optional<std::vector<float>> reals(const char*) const override { return std::vector<float>{1}; }
 };
 
-ShapeRule shape_rule(const OperatorEntry& entry, const AttributeReader& attributes) {
-  return entry.output_shape(entry.read_params(attributes, entry.name).get());
+std::vector<ShapeRule> shape_rules(const OperatorEntry& entry, const AttributeReader& attributes) {
+  return entry.output_shapes(entry.read_params(attributes, entry.name).get());
 }
 
 // Bad attributes fail the creation of the node, with a clear error, but only if the outputs' types are inferred before.
-ShapeRule shape_rule_or_unknown(const OperatorEntry& entry, const AttributeReader& attributes) {
+std::vector<ShapeRule> shape_rules_or_unknown(const OperatorEntry& entry, const AttributeReader& attributes) {
   try {
-    return shape_rule(entry, attributes);
+    return shape_rules(entry, attributes);
   } catch (const InvalidArgument&) {
-    ShapeRule rule = shape_rule(entry, NoAttributes());
-    for (DimensionRule& dimension : rule) {
-      if (dimension.input < 0) dimension.constant = -1;
+    std::vector<ShapeRule> rules = shape_rules(entry, DefaultAttributes());
+    for (ShapeRule& rule : rules) {
+      for (DimensionRule& dimension : rule) {
+        if (dimension.input < 0) dimension.constant = -1;
+        if (dimension.divisor != 1) dimension = exactly(-1);
+      }
     }
-    return rule;
+    return rules;
   }
 }
 
@@ -95,6 +101,29 @@ void set_output(const OrtApi& api, OrtShapeInferContext* context, size_t index, 
   check(api.ShapeInferContext_SetOutputTypeShape(context, index, info));
 }
 
+struct KnownTypes {
+  ONNXTensorElementDataType map = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  ONNXTensorElementDataType rois = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+
+  ONNXTensorElementDataType of(TypeRule rule) const {
+    switch (rule) {
+      case TypeRule::kMap:
+        return map;
+      case TypeRule::kMapOrFloat32:
+        return rois;
+      case TypeRule::kInt64:
+        break;
+    }
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  }
+};
+
+// A variadic output has as many tensors as the variadic input that it follows.
+size_t count_outputs(const Schema& schema, size_t num_inputs) {
+  const bool variadic = schema.outputs.back().presence == Presence::kVariadic;
+  return schema.outputs.size() + (variadic ? num_inputs - schema.inputs.size() : 0);
+}
+
 }  // namespace
 
 OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInferContext* context) {
@@ -103,15 +132,19 @@ OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInfer
   OrtStatus* status = guarded(api, [&] {
     const Schema& schema = self.entry->schema;
     std::vector<PartialShape> inputs;
-    ONNXTensorElementDataType map_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-    for (size_t index = 0; index < schema.inputs.size(); ++index) {
+    KnownTypes types;
+    size_t num_inputs = 0;
+    check(api.ShapeInferContext_GetInputCount(context, &num_inputs));
+    for (size_t index = 0; index < num_inputs; ++index) {
       inputs.push_back(input_shape(api, context, index));
-      if (schema.inputs[index].type == TypeRule::kMap) map_type = inputs.back().type;
+      if (spec_of(schema.inputs, index).type == TypeRule::kMap) types.map = inputs.back().type;
+      if (spec_of(schema.inputs, index).type == TypeRule::kMapOrFloat32) types.rois = inputs.back().type;
     }
-    PartialShape output = infer(shape_rule_or_unknown(*self.entry, InferenceAttributes(api, context)), inputs);
-    for (size_t index = 0; index < schema.outputs.size(); ++index) {
-      const bool int64 = schema.outputs[index].type == TypeRule::kInt64;
-      output.type = int64 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : map_type;
+    const std::vector<ShapeRule> rules = shape_rules_or_unknown(*self.entry, InferenceAttributes(api, context));
+    const size_t num_outputs = count_outputs(schema, num_inputs);
+    for (size_t index = 0; index < num_outputs; ++index) {
+      PartialShape output = infer(rule_of(rules, index), inputs);
+      output.type = types.of(spec_of(schema.outputs, index).type);
       set_output(api, context, index, output);
     }
   });

@@ -13,17 +13,71 @@ struct Range {
   int32_t end;
 
   ORT_ROIALIGN_HD bool empty() const { return begin >= end; }
+  ORT_ROIALIGN_HD int32_t size() const { return empty() ? 0 : end - begin; }
   ORT_ROIALIGN_HD bool contains(int32_t index) const { return index >= begin && index < end; }
   ORT_ROIALIGN_HD bool overlaps(Range other) const { return begin < other.end && other.begin < end; }
 };
 
+struct CellRectangle {
+  Range rows;
+  Range columns;
+};
+
+// The first number below `count` for which `holds`, which must be false up to some number and true from there on.
+template <typename Predicate>
+ORT_ROIALIGN_HD int32_t first_where(int32_t count, Predicate holds) {
+  int32_t low = 0;
+  int32_t high = count;
+  while (low < high) {
+    const int32_t middle = low + (high - low) / 2;
+    if (holds(middle)) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
+// The numbers below `count`, at least 1, whose position lies in [least, most]. Positions are monotonous in the number,
+// so these are one range, and a bisection finds its ends however many there are.
+template <typename Real, typename Position>
+ORT_ROIALIGN_HD Range range_between(int32_t count, Real least, Real most, Position position) {
+  const bool up = position(0) <= position(count - 1);
+  const int32_t begin = first_where(count, [&](int32_t number) {
+    const Real at = position(number);
+    return up ? at >= least : at <= most;
+  });
+  const int32_t end = first_where(count, [&](int32_t number) {
+    const Real at = position(number);
+    return up ? !(at <= most) : !(at >= least);
+  });
+  return begin < end ? Range{begin, end} : Range{0, 0};
+}
+
+// Likewise, those that lie inside a map of `extent` cells: in [-1, extent].
+template <typename Position>
+ORT_ROIALIGN_HD Range inside_range(int32_t count, int32_t extent, Position position) {
+  using Real = decltype(position(0));
+  const Real last = static_cast<Real>(extent);
+  const Real first_position = position(0);
+  const Real last_position = position(count - 1);
+  const bool first_inside = first_position >= -1 && first_position <= last;
+  const bool last_inside = last_position >= -1 && last_position <= last;
+  if (first_inside && last_inside) return {0, count};
+  return range_between(count, static_cast<Real>(-1), last, position);
+}
+
 // One sample of one bin: the cells of a channel's plane that it reads, and what each weighs.
-template <typename Real, int kCells>
+template <typename Real, int kCells_>
 struct Sample {
+  static constexpr int kCells = kCells_;
   int64_t id;              // names the sample within its bin; never negative
   bool inside;             // false: outside the map, worth 0, and no cell is read
   int64_t offset[kCells];  // row * width + column of each cell
   Real weight[kCells];     // the interpolation weight of each cell
+
+  ORT_ROIALIGN_HD static Sample outside(int64_t id) { return {id, false, {}, {}}; }
 };
 
 // The running maximum over the samples of a bin. The first of equal samples wins; a NaN wins over every number, as

@@ -53,22 +53,10 @@ struct SampleAxis {
   }
 
   // The samples of a bin that lie in [-1, extent]; the others are outside the map. `position` is monotonous in the
-  // sample, also after rounding, so they are one range, and a bisection finds its ends: a RoI of any size costs no more
-  // than the part of it that covers the map.
+  // sample, also after rounding: a RoI of any size costs no more than the part of it that covers the map.
   ORT_ROIALIGN_HD Range inside_samples(int32_t bin) const {
     if (grid == 0) return {0, 0};
-    if (is_inside(position(bin, 0)) && is_inside(position(bin, grid - 1))) return {0, grid};
-    const Real last = static_cast<Real>(extent);
-    const bool up = ascending();
-    const int32_t begin = first_sample_where([&](int32_t sample) {
-      const Real at = position(bin, sample);
-      return up ? at >= -1 : at <= last;
-    });
-    const int32_t end = first_sample_where([&](int32_t sample) {
-      const Real at = position(bin, sample);
-      return up ? !(at <= last) : !(at >= -1);
-    });
-    return begin < end ? Range{begin, end} : Range{0, 0};
+    return inside_range(grid, extent, [&](int32_t sample) { return position(bin, sample); });
   }
 
   ORT_ROIALIGN_HD Neighbours<Real> neighbours(Real position_inside) const {
@@ -86,24 +74,22 @@ struct SampleAxis {
     const int32_t highest = ascending() ? samples.end - 1 : samples.begin;
     return {neighbours(position(bin, lowest)).low, neighbours(position(bin, highest)).high + 1};
   }
-
- private:
-  // The first sample for which `holds`, which must be false up to some sample and true from there on.
-  template <typename Predicate>
-  ORT_ROIALIGN_HD int32_t first_sample_where(Predicate holds) const {
-    int32_t low = 0;
-    int32_t high = grid;
-    while (low < high) {
-      const int32_t middle = low + (high - low) / 2;
-      if (holds(middle)) {
-        high = middle;
-      } else {
-        low = middle + 1;
-      }
-    }
-    return low;
-  }
 };
+
+// A sample between two rows and two columns of a map `width` cells wide.
+template <typename Real>
+ORT_ROIALIGN_HD Sample<Real, 4> bilinear_sample(int64_t id, Neighbours<Real> rows, Neighbours<Real> columns,
+                                                int32_t width) {
+  const int64_t upper = static_cast<int64_t>(rows.low) * width;
+  const int64_t lower = static_cast<int64_t>(rows.high) * width;
+  const Real upper_weight = 1 - rows.fraction;
+  const Real left_weight = 1 - columns.fraction;
+  return {id,
+          true,
+          {upper + columns.low, upper + columns.high, lower + columns.low, lower + columns.high},
+          {upper_weight * left_weight, upper_weight * columns.fraction, rows.fraction * left_weight,
+           rows.fraction * columns.fraction}};
+}
 
 // Walks over the cells that a bin's samples read along one axis, in ascending order, with the samples' weights for one
 // cell merged into one: `while (taps.next()) use(taps.cell, taps.weight);`.
@@ -165,14 +151,19 @@ class AxisSamples {
 
   ORT_ROIALIGN_HD bool next() {
     if (left_.empty()) return false;
-    cells = axis_.neighbours(axis_.position(bin_, left_.begin++));
+    position_ = axis_.position(bin_, left_.begin++);
+    cells = axis_.neighbours(position_);
     return true;
   }
+
+  // The derivative of `cells.fraction` by the sample's position: none where the position is held at the first cell.
+  ORT_ROIALIGN_HD Real slope() const { return position_ > 0 ? static_cast<Real>(1) : static_cast<Real>(0); }
 
  private:
   const SampleAxis<Real>& axis_;
   int32_t bin_;
   Range left_;
+  Real position_ = 0;
 };
 
 // The number of samples a bin of an adaptive grid: one a cell, rounded up; 0 without extent.
@@ -184,19 +175,40 @@ ORT_ROIALIGN_HD int32_t adaptive_grid(Real bin_size_feature) {
   return samples < static_cast<Real>(kMost) ? static_cast<int32_t>(samples) : kMost;
 }
 
-// Lays the samples of a RoI's edge [low_image, high_image] along an axis of `extent` cells. `half_pixel` moves the RoI
-// by half a cell; without it a RoI is at least one cell long.
+// How long a RoI counts: without `half_pixel` at least one cell.
 template <typename Real>
-ORT_ROIALIGN_HD SampleAxis<Real> lay_sample_axis(Real low_image, Real high_image, Real spatial_scale, bool half_pixel,
-                                                 int32_t bins, int32_t sampling_ratio, int32_t extent) {
-  const Real offset = half_pixel ? static_cast<Real>(0.5) : static_cast<Real>(0);
-  const Real start = low_image * spatial_scale - offset;
-  const Real end = high_image * spatial_scale - offset;
-  Real length = end - start;
-  if (!half_pixel && length < 1) length = 1;
+ORT_ROIALIGN_HD Real counted_length(Real length, bool half_pixel) {
+  return !half_pixel && length < 1 ? static_cast<Real>(1) : length;
+}
+
+// Lays the samples of a RoI that starts at `start` and is `length` long, in cells, along an axis of `extent` cells.
+template <typename Real>
+ORT_ROIALIGN_HD SampleAxis<Real> divide_into_bins(Real start, Real length, int32_t bins, int32_t sampling_ratio,
+                                                  int32_t extent) {
   const Real bin_size = length / static_cast<Real>(bins);
   const int32_t grid = sampling_ratio > 0 ? sampling_ratio : adaptive_grid(bin_size);
   return {start, bin_size, grid, extent};
+}
+
+// Where an edge of a RoI lies, in cells. `half_pixel` moves RoIs by half a cell.
+template <typename Real>
+ORT_ROIALIGN_HD Real edge_feature(Real edge_image, Real spatial_scale, bool half_pixel) {
+  return edge_image * spatial_scale - (half_pixel ? static_cast<Real>(0.5) : static_cast<Real>(0));
+}
+
+// How long a RoI's side [low_image, high_image] counts, in cells.
+template <typename Real>
+ORT_ROIALIGN_HD Real side_feature(Real low_image, Real high_image, Real spatial_scale, bool half_pixel) {
+  const Real start = edge_feature(low_image, spatial_scale, half_pixel);
+  return counted_length(edge_feature(high_image, spatial_scale, half_pixel) - start, half_pixel);
+}
+
+// Lays the samples of a RoI's side [low_image, high_image].
+template <typename Real>
+ORT_ROIALIGN_HD SampleAxis<Real> lay_sample_axis(Real low_image, Real high_image, Real spatial_scale, bool half_pixel,
+                                                 int32_t bins, int32_t sampling_ratio, int32_t extent) {
+  return divide_into_bins(edge_feature(low_image, spatial_scale, half_pixel),
+                          side_feature(low_image, high_image, spatial_scale, half_pixel), bins, sampling_ratio, extent);
 }
 
 }  // namespace ort_roialign

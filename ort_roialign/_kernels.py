@@ -1,0 +1,196 @@
+"""Calls the library's kernels without a session: on memory that is described by pointers."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ort_roialign._library import get_library_path
+from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
+
+# As the library numbers them.
+TYPE_NAMES = ("float32", "float64", "float16", "bfloat16", "int64")
+_MOST_AXES = 4
+_INTEGER, _REAL, _TEXT, _REALS = range(4)
+_BROKEN_CONTRACT = 1
+_ERROR_BYTES = 1024
+
+Attribute = int | float | str | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Contiguous memory that a kernel reads or writes.
+
+    Attributes:
+        pointer: its address, on the host or on the device; 0 for a tensor that is left out.
+        type_name: one of `TYPE_NAMES`.
+        shape: sizes of at most four axes; none for a tensor that is left out.
+    """
+
+    pointer: int
+    type_name: str
+    shape: tuple[int, ...]
+
+
+ABSENT = Tensor(0, "float32", ())
+
+
+class _CAttribute(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("kind", ctypes.c_int32),
+        ("integer", ctypes.c_int64),
+        ("real", ctypes.c_float),
+        ("text", ctypes.c_char_p),
+        ("reals", ctypes.POINTER(ctypes.c_float)),
+        ("num_reals", ctypes.c_int64),
+    )
+
+
+class _CTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("type", ctypes.c_int32),
+        ("rank", ctypes.c_int32),
+        ("shape", ctypes.c_int64 * _MOST_AXES),
+    )
+
+
+class _CCall(ctypes.Structure):
+    _fields_ = (
+        ("op", ctypes.c_char_p),
+        ("on_cuda", ctypes.c_int32),
+        ("stream", ctypes.c_void_p),
+        ("threads", ctypes.c_int32),
+        ("attributes", ctypes.POINTER(_CAttribute)),
+        ("num_attributes", ctypes.c_int64),
+        ("inputs", ctypes.POINTER(_CTensor)),
+        ("num_inputs", ctypes.c_int64),
+        ("outputs", ctypes.POINTER(_CTensor)),
+        ("num_outputs", ctypes.c_int64),
+    )
+
+
+def infer(
+    operator: str, attributes: Mapping[str, Attribute], inputs: Sequence[Tensor], num_outputs: int
+) -> list[Tensor]:
+    """Return types and shapes of a call's first outputs, without memory.
+
+    Args:
+        operator: name in the domain `ort_roialign`, such as "RoiAlign" or "RoiAlignGrad".
+        attributes: name -> value; absent ones have the operator's default.
+        inputs: of the operator, in its order; `ABSENT` for an optional one.
+        num_outputs: how many are wanted.
+
+    Raises:
+        InvalidArgumentError: if types, shapes or attributes break the operator's contract.
+    """
+    call = _c_call(operator, attributes, inputs, [ABSENT] * num_outputs)
+    _check(_function("ort_roialign_infer"), call)
+    return [
+        Tensor(0, TYPE_NAMES[output.type], tuple(output.shape[: output.rank]))
+        for output in call.outputs[:num_outputs]
+    ]
+
+
+def run(
+    operator: str,
+    attributes: Mapping[str, Attribute],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    *,
+    threads: int = 0,
+    cuda_stream: int | None = None,
+) -> None:
+    """Run a kernel.
+
+    Args:
+        operator: as in `infer`.
+        attributes: as in `infer`.
+        inputs: as in `infer`.
+        outputs: memory of the types and shapes that `infer` gives; `ABSENT` for an optional one.
+        threads: of the CPU kernels; 0: one a core that this process may use.
+        cuda_stream: the stream that tensors on the current CUDA device belong to; None: all
+            tensors are in the host's memory.
+
+    Raises:
+        InvalidArgumentError: if the call breaks the operator's contract.
+        OrtRoiAlignError: if it fails for another reason.
+    """
+    call = _c_call(operator, attributes, inputs, outputs)
+    call.threads = threads or len(os.sched_getaffinity(0))
+    call.on_cuda = cuda_stream is not None
+    call.stream = cuda_stream
+    _check(_function("ort_roialign_run"), call)
+
+
+@functools.cache
+def _library(path: str) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(path)
+    except OSError as error:
+        raise OrtRoiAlignError(f"{path} is not a library of ort_roialign: {error}") from error
+
+
+def _function(name: str) -> ctypes._NamedFuncPointer:
+    function = getattr(_library(get_library_path()), name)
+    function.restype = ctypes.c_int32
+    function.argtypes = (ctypes.POINTER(_CCall), ctypes.c_char_p, ctypes.c_size_t)
+    return function
+
+
+def _check(function: ctypes._NamedFuncPointer, call: _CCall) -> None:
+    error = ctypes.create_string_buffer(_ERROR_BYTES)
+    status = function(ctypes.byref(call), error, _ERROR_BYTES)
+    if status == 0:
+        return
+    text = error.value.decode(errors="replace")
+    raise (InvalidArgumentError if status == _BROKEN_CONTRACT else OrtRoiAlignError)(text)
+
+
+def _c_call(
+    operator: str,
+    attributes: Mapping[str, Attribute],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+) -> _CCall:
+    # ctypes arrays hold what they point to, so the call keeps all of it alive.
+    c_attributes = [_c_attribute(name, value) for name, value in attributes.items()]
+    return _CCall(
+        op=operator.encode(),
+        attributes=(_CAttribute * len(c_attributes))(*c_attributes),
+        num_attributes=len(c_attributes),
+        inputs=(_CTensor * len(inputs))(*map(_c_tensor, inputs)),
+        num_inputs=len(inputs),
+        outputs=(_CTensor * len(outputs))(*map(_c_tensor, outputs)),
+        num_outputs=len(outputs),
+    )
+
+
+def _c_attribute(name: str, value: Attribute) -> _CAttribute:
+    attribute = _CAttribute(name=name.encode())
+    if isinstance(value, str):
+        attribute.kind, attribute.text = _TEXT, value.encode()
+    elif isinstance(value, int):
+        attribute.kind, attribute.integer = _INTEGER, value
+    elif isinstance(value, Sequence):
+        attribute.kind, attribute.num_reals = _REALS, len(value)
+        attribute.reals = (ctypes.c_float * len(value))(*value)
+    else:
+        attribute.kind, attribute.real = _REAL, value
+    return attribute
+
+
+def _c_tensor(tensor: Tensor) -> _CTensor:
+    if len(tensor.shape) > _MOST_AXES:
+        raise InvalidArgumentError(
+            f"ort_roialign: tensors must have at most {_MOST_AXES} axes; got {list(tensor.shape)}"
+        )
+    shape = (ctypes.c_int64 * _MOST_AXES)(*tensor.shape)
+    return _CTensor(
+        tensor.pointer or None, TYPE_NAMES.index(tensor.type_name), len(tensor.shape), shape
+    )

@@ -1,0 +1,244 @@
+// Calls of the kernels from Python: the same checks and the same kernels as in a session.
+#include "capi/kernels_api.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "capi/thread_team.h"
+#include "cpu/settings.h"
+#include "ops/error.h"
+#include "ops/kernel_table.h"
+#include "ops/registry.h"
+
+namespace ort_roialign {
+namespace {
+
+enum AttributeKind { kInteger = 0, kReal = 1, kText = 2, kReals = 3 };
+
+class CallAttributes : public AttributeReader {
+ public:
+  explicit CallAttributes(const OrtRoiAlignCall& call) : call_(call) {}
+
+  // Throws where an attribute is not one of the operator's.
+  void check_names(const OperatorEntry& entry) const {
+    for (int64_t index = 0; index < call_.num_attributes; ++index) {
+      const std::string name = call_.attributes[index].name;
+      const auto& known = entry.schema.attributes;
+      if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+      throw InvalidArgument(text(entry.name, ": there is no attribute ", name));
+    }
+  }
+
+  std::optional<int64_t> integer(const char* name) const override {
+    const OrtRoiAlignAttribute* found = find(name, kInteger, "an integer");
+    return found != nullptr ? std::optional(found->integer) : std::nullopt;
+  }
+
+  std::optional<float> real(const char* name) const override {
+    const OrtRoiAlignAttribute* found = find(name, kReal, "a float");
+    return found != nullptr ? std::optional(found->real) : std::nullopt;
+  }
+
+  std::optional<std::string> string(const char* name) const override {
+    const OrtRoiAlignAttribute* found = find(name, kText, "a string");
+    return found != nullptr ? std::optional<std::string>(found->text) : std::nullopt;
+  }
+
+  std::optional<std::vector<float>> reals(const char* name) const override {
+    const OrtRoiAlignAttribute* found = find(name, kReals, "a list of floats");
+    if (found == nullptr) return std::nullopt;
+    return std::vector<float>(found->reals, found->reals + found->num_reals);
+  }
+
+ private:
+  const OrtRoiAlignAttribute* find(const std::string& name, int32_t kind, const char* required) const {
+    for (int64_t index = 0; index < call_.num_attributes; ++index) {
+      const OrtRoiAlignAttribute& attribute = call_.attributes[index];
+      if (attribute.name != name) continue;
+      if (attribute.kind == kind) return &attribute;
+      throw InvalidArgument(text(call_.op, ": attribute ", name, " must be ", required));
+    }
+    return nullptr;
+  }
+
+  const OrtRoiAlignCall& call_;
+};
+
+const OperatorEntry& find_operator(const std::string& name) {
+  for (const OperatorEntry& entry : operator_entries()) {
+    if (entry.name == name) return entry;
+  }
+  throw InvalidArgument(text("ort_roialign: there is no operator ", name));
+}
+
+Shape shape_of(const OrtRoiAlignTensor& tensor) {
+  return tensor.data == nullptr && tensor.rank == 0 ? Shape{} : Shape(tensor.shape, tensor.shape + tensor.rank);
+}
+
+class HostMemory : public ScratchMemory {
+ public:
+  void* allocate(size_t bytes) override { return ::operator new(bytes, kAlignment); }
+  void release(void* memory) override { ::operator delete(memory, kAlignment); }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+};
+
+// A call after all checks that need no look at the numbers.
+class CheckedCall {
+ public:
+  explicit CheckedCall(const OrtRoiAlignCall& call) : call_(call), entry_(find_operator(call.op)) {
+    const CallAttributes attributes(call);
+    attributes.check_names(entry_);
+    params_ = entry_.read_params(attributes, entry_.name);
+    check_inputs();
+    entry_.check_shapes(entry_.name, params_.get(), shapes_);
+    check_number_of_outputs();
+  }
+
+  // What an output must be.
+  OrtRoiAlignTensor output(size_t index) const {
+    const Shape shape = evaluate(rule_of(entry_.output_shapes(params_.get()), index), shapes_);
+    OrtRoiAlignTensor tensor{};
+    const TypeRule rule = spec_of(entry_.schema.outputs, index).type;
+    tensor.type = static_cast<int32_t>(rule == TypeRule::kMap            ? map_type_
+                                       : rule == TypeRule::kMapOrFloat32 ? rois_type_
+                                                                         : ElementType::kInt64);
+    tensor.rank = static_cast<int32_t>(shape.size());
+    std::copy(shape.begin(), shape.end(), tensor.shape);
+    return tensor;
+  }
+
+  void run() const {
+    const KernelTable* kernels = call_.on_cuda != 0 ? cuda_kernels() : &cpu_kernels();
+    if (kernels == nullptr) throw RuntimeFailure("ort_roialign: this library was built without CUDA kernels");
+    KernelCall kernel_call;
+    kernel_call.operator_name = entry_.name;
+    kernel_call.params = params_.get();
+    for (size_t index = 0; index < shapes_.size(); ++index) {
+      const bool given = index < static_cast<size_t>(call_.num_inputs);
+      kernel_call.inputs.push_back({given ? call_.inputs[index].data : nullptr, type_of_input(index), shapes_[index]});
+    }
+    for (int64_t index = 0; index < call_.num_outputs; ++index) {
+      kernel_call.outputs.push_back({call_.outputs[index].data, shape_of(output(index))});
+    }
+    const size_t type = std::find(kMapTypes.begin(), kMapTypes.end(), map_type_) - kMapTypes.begin();
+    const Kernel kernel = (*kernels)[entry_.index][static_cast<size_t>(entry_.direction)][type];
+    ThreadTeam team(call_.threads);
+    HostMemory scratch;
+    const cpu::Settings settings = cpu::read_settings();
+    kernel_call.parallel_for = [&](int64_t count, const std::function<void(int64_t)>& task) { team.run(count, task); };
+    kernel_call.scratch = &scratch;
+    kernel_call.cpu_settings = &settings;
+    kernel_call.cuda_stream = call_.stream;
+    kernel(kernel_call);
+  }
+
+ private:
+  ElementType type_of_input(size_t index) const {
+    const bool given = index < static_cast<size_t>(call_.num_inputs);
+    return given ? static_cast<ElementType>(call_.inputs[index].type) : map_type_;
+  }
+
+  void check_inputs() {
+    const std::vector<InputSpec>& specs = entry_.schema.inputs;
+    const size_t given = static_cast<size_t>(call_.num_inputs);
+    const bool variadic = specs.back().presence == Presence::kVariadic;
+    if (given > specs.size() && !variadic) {
+      throw InvalidArgument(text(entry_.name, ": there must be at most ", specs.size(), " inputs; got ", given));
+    }
+    for (size_t index = 0; index < std::max(given, specs.size()); ++index) {
+      const InputSpec& spec = spec_of(specs, index);
+      const bool present = index < given && call_.inputs[index].rank > 0;
+      if (!present && spec.presence != Presence::kOptional) {
+        throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have shape ", spec.shape, "; got ",
+                                   index < given ? "[]" : "no such input"));
+      }
+      shapes_.push_back(present ? Shape(call_.inputs[index].shape, call_.inputs[index].shape + call_.inputs[index].rank)
+                                : Shape{});
+      if (present) check_type(spec, static_cast<ElementType>(call_.inputs[index].type));
+    }
+    const bool half = map_type_ == ElementType::kFloat16 || map_type_ == ElementType::kBFloat16;
+    if (rois_type_ != map_type_ && !(half && rois_type_ == ElementType::kFloat32)) {
+      throw InvalidArgument(text(entry_.name, ": rois must be of type ", type_name(map_type_), ", as X",
+                                 half ? ", or float32" : "", "; got ", type_name(rois_type_)));
+    }
+  }
+
+  void check_type(const InputSpec& spec, ElementType type) {
+    const bool is_integer = type == ElementType::kInt64;
+    if ((spec.type == TypeRule::kInt64) != is_integer) {
+      throw InvalidArgument(text(entry_.name, ": ", spec.name, " must be of type ",
+                                 is_integer ? "float32, float64, float16 or bfloat16" : "int64", "; got ",
+                                 type_name(type)));
+    }
+    if (spec.type == TypeRule::kMapOrFloat32) rois_type_ = type;
+    if (spec.type != TypeRule::kMap) return;
+    if (has_map_type_ && type != map_type_) {
+      throw InvalidArgument(text(entry_.name, ": ", spec.name, " must be of type ", type_name(map_type_),
+                                 ", as the inputs before it; got ", type_name(type)));
+    }
+    map_type_ = type;
+    has_map_type_ = true;
+  }
+
+  void check_number_of_outputs() const {
+    const std::vector<OutputSpec>& specs = entry_.schema.outputs;
+    const bool variadic = specs.back().presence == Presence::kVariadic;
+    const size_t most = specs.size() + (variadic ? shapes_.size() - entry_.schema.inputs.size() : 0);
+    if (call_.num_outputs < 1 || static_cast<size_t>(call_.num_outputs) > most) {
+      throw InvalidArgument(text(entry_.name, ": there must be 1 to ", most, " outputs; got ", call_.num_outputs));
+    }
+  }
+
+  const OrtRoiAlignCall& call_;
+  const OperatorEntry& entry_;
+  std::shared_ptr<const void> params_;
+  std::vector<Shape> shapes_;  // of the inputs; of one that is left out []
+  ElementType map_type_ = ElementType::kFloat32;
+  ElementType rois_type_ = ElementType::kFloat32;
+  bool has_map_type_ = false;
+};
+
+template <typename Body>
+int32_t guarded(char* error, size_t error_size, Body body) noexcept {
+  try {
+    body();
+    return 0;
+  } catch (const InvalidArgument& failure) {
+    std::snprintf(error, error_size, "%s", failure.what());
+    return 1;
+  } catch (const std::bad_alloc&) {
+    std::snprintf(error, error_size, "ort_roialign: out of memory");
+  } catch (const std::exception& failure) {
+    std::snprintf(error, error_size, "%s", failure.what());
+  } catch (...) {
+    std::snprintf(error, error_size, "ort_roialign: unknown failure");
+  }
+  return 2;
+}
+
+}  // namespace
+}  // namespace ort_roialign
+
+extern "C" __attribute__((visibility("default"))) int32_t ort_roialign_infer(const OrtRoiAlignCall* call, char* error,
+                                                                             size_t error_size) {
+  using namespace ort_roialign;
+  return guarded(error, error_size, [&] {
+    const CheckedCall checked(*call);
+    for (int64_t index = 0; index < call->num_outputs; ++index) {
+      void* const data = call->outputs[index].data;
+      call->outputs[index] = checked.output(index);
+      call->outputs[index].data = data;
+    }
+  });
+}
+
+extern "C" __attribute__((visibility("default"))) int32_t ort_roialign_run(const OrtRoiAlignCall* call, char* error,
+                                                                           size_t error_size) {
+  using namespace ort_roialign;
+  return guarded(error, error_size, [&] { CheckedCall(*call).run(); });
+}

@@ -1,0 +1,52 @@
+// PsRoiPool: position-sensitive RoI pooling, where each bin averages the cells of a channel of its own (Dai et al.
+// 2016, R-FCN, section 2; rounding as torchvision's ps_roi_pool, whose bins end before the map's last row and column).
+//
+// The gradient is the transpose of this forward pass; torchvision's lets bins end one cell later.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "ops/roi_family.h"
+#include "semantics/cell_axis.h"
+#include "semantics/host_device.h"
+
+namespace ort_roialign {
+
+struct PsRoiPool : SingleMapOperator<Box> {
+  static constexpr const char* kName = "PsRoiPool";
+  static constexpr bool kChannelPerBin = true;
+
+  struct Params {
+    int32_t output_height;  // bins
+    int32_t output_width;   // bins
+    float spatial_scale;    // feature cells per image pixel
+  };
+
+  template <typename T>
+  using Region = CellGrid<ComputeType<T>>;
+
+  template <typename T>
+  ORT_ROIALIGN_HD static Region<T> locate(const Params& params, const RoiRow<T, 4>& roi, int32_t, MapSize map) {
+    using Real = ComputeType<T>;
+    const Real scale = static_cast<Real>(params.spatial_scale);
+    const auto box = Box<Real>::of(roi.values);
+    return {round_to_cells(box.y1_image * scale, box.y2_image * scale, params.output_height, map.height),
+            round_to_cells(box.x1_image * scale, box.x2_image * scale, params.output_width, map.width)};
+  }
+
+  static Schema schema();
+  static Params read_params(const AttributeReader& attributes, const std::string& op);
+
+ private:
+  // A RoI is at least one cell long.
+  template <typename Real>
+  ORT_ROIALIGN_HD static CellAxis<Real> round_to_cells(Real low_feature, Real high_feature, int32_t bins,
+                                                       int32_t extent) {
+    const int64_t start = round_half_away(low_feature);
+    const int64_t length = round_half_away(high_feature) - start;
+    return {start, static_cast<Real>(length > 1 ? length : 1) / static_cast<Real>(bins), extent - 1, extent};
+  }
+};
+
+}  // namespace ort_roialign
