@@ -4,8 +4,9 @@
 whatever onnxruntime is installed, and needs nothing else but NumPy.
 """
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import tolerances
 
 ATTRIBUTES = {"output_height": 7, "output_width": 5, "spatial_scale": 0.125}
+LEVELS = {
+    "output_height": 7,
+    "output_width": 5,
+    "spatial_scales": [0.125, 0.0625, 0.03125],
+    "canonical_scale": 100.0,
+}
 CASES = {
     "RoiAlign_avg": ("RoiAlign", {**ATTRIBUTES, "mode": "avg"}),
     "RoiAlign_max": ("RoiAlign", {**ATTRIBUTES, "mode": "max", "sampling_ratio": 2}),
     "RoiAlignGrad": ("RoiAlignGrad", {**ATTRIBUTES, "mode": "max"}),
     "RoiPool": ("RoiPool", ATTRIBUTES),
     "RoiPoolGrad": ("RoiPoolGrad", ATTRIBUTES),
+    "MultiScaleRoiAlign": ("MultiScaleRoiAlign", LEVELS),
+    "MultiScaleRoiAlignGrad": ("MultiScaleRoiAlignGrad", LEVELS),
+    "PrRoiPoolGrad": ("PrRoiPoolGrad", ATTRIBUTES),
+    "DeformRoiPool": ("DeformRoiPool", ATTRIBUTES),
+    "DeformRoiPoolGrad": ("DeformRoiPoolGrad", ATTRIBUTES),
 }
 BAD_ATTRIBUTE = ("RoiAlign", {"mode": "median"})
 
@@ -38,18 +50,15 @@ def prepare(directory: Path) -> None:
         "rois": np.sort(rng.uniform(-20, 330, (50, 2, 2)), axis=1).reshape(50, 4).astype("f4"),
         "batch_indices": rng.integers(0, 2, 50),
         "dY": rng.standard_normal((50, 20, 7, 5), dtype=np.float32),
+        "offset": rng.standard_normal((50, 2, 7, 5), dtype=np.float32),
     }
-    reference = ort_roialign.reference
-    functions = {
-        "RoiAlign": reference.roi_align,
-        "RoiAlignGrad": reference.roi_align_grad,
-        "RoiPool": reference.roi_pool,
-        "RoiPoolGrad": reference.roi_pool_grad,
-    }
+    for number, size in enumerate(((30, 40), (15, 20), (8, 10))):
+        values[f"X{number}"] = rng.standard_normal((2, 20, *size), dtype=np.float32)
     for case, (operator, attributes) in CASES.items():
         inputs = {name: values[name] for name in INPUTS[operator]}
-        results = functions[operator](*inputs.values(), **attributes)
-        results = results if isinstance(results, tuple) else (results,)
+        function = getattr(ort_roialign.reference, re.sub(r"\B([A-Z])", r"_\1", operator).lower())
+        results = function(*inputs.values(), **attributes)
+        results = results if isinstance(results, (tuple, list)) else (results,)
         types = {name: value.dtype for name, value in inputs.items()}
         shapes = {
             name: [f"{name}_{axis}" for axis in range(value.ndim)] for name, value in inputs.items()
@@ -81,7 +90,7 @@ def run(directory: Path, library: str) -> None:
         for output, result in zip(session.get_outputs(), session.run(None, feeds), strict=True):
             expected = values[f"expected_{output.name}"]
             np.testing.assert_allclose(result, expected, *tolerances.GRADIENT["float32"])
-            assert output.shape[1] == "X_1", output.shape
+            assert output.shape[1] == second_axis(output.name, feeds), output.shape
         bad_feeds = {**feeds, "batch_indices": feeds["batch_indices"] + 7}
         expect_error("batch_indices[0] must be in [0, 2)", session.run, None, bad_feeds)
     bad = str(directory / "bad_attribute.onnx")
@@ -91,6 +100,12 @@ def run(directory: Path, library: str) -> None:
     )
     available = onnxruntime.get_available_providers()
     print(f"onnxruntime {onnxruntime.__version__} {available}: {len(CASES)} models agree")
+
+
+def second_axis(output: str, inputs: Container[str]) -> str | int:
+    """The name of an output's second axis: that of the maps, or of what it is the gradient of."""
+    like = output[1:] if output.startswith("d") else "X" if "X" in inputs else "X0"
+    return 2 if like == "offset" else f"{like}_1"
 
 
 def expect_error(text: str, action: Callable[..., object], *arguments: object) -> None:

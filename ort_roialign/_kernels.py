@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ort_roialign._library import get_library_path
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
@@ -136,14 +137,14 @@ def _library(path: str) -> ctypes.CDLL:
         raise OrtRoiAlignError(f"{path} is not a library of ort_roialign: {error}") from error
 
 
-def _function(name: str) -> ctypes._NamedFuncPointer:
+def _function(name: str) -> Any:
     function = getattr(_library(get_library_path()), name)
     function.restype = ctypes.c_int32
     function.argtypes = (ctypes.POINTER(_CCall), ctypes.c_char_p, ctypes.c_size_t)
     return function
 
 
-def _check(function: ctypes._NamedFuncPointer, call: _CCall) -> None:
+def _check(function: Any, call: _CCall) -> None:
     error = ctypes.create_string_buffer(_ERROR_BYTES)
     status = function(ctypes.byref(call), error, _ERROR_BYTES)
     if status == 0:
@@ -177,11 +178,11 @@ def _c_attribute(name: str, value: Attribute) -> _CAttribute:
         attribute.kind, attribute.text = _TEXT, value.encode()
     elif isinstance(value, int):
         attribute.kind, attribute.integer = _INTEGER, value
-    elif isinstance(value, Sequence):
+    elif isinstance(value, float):
+        attribute.kind, attribute.real = _REAL, value
+    else:
         attribute.kind, attribute.num_reals = _REALS, len(value)
         attribute.reals = (ctypes.c_float * len(value))(*value)
-    else:
-        attribute.kind, attribute.real = _REAL, value
     return attribute
 
 

@@ -34,19 +34,34 @@ _ONNX_TYPES = {
     np.dtype(np.int32): TensorProto.INT32,
 }
 
-# The operators' inputs and outputs; the type of an output is that of X where None.
+# The feature maps of a pyramid in the tests; the operators take any number.
+PYRAMID = ("X0", "X1", "X2")
+_SINGLE = ("X", "rois", "batch_indices")
+_MULTIPLE = ("rois", "batch_indices", *PYRAMID)
 INPUTS = {
-    "RoiAlign": ("X", "rois", "batch_indices"),
-    "RoiPool": ("X", "rois", "batch_indices"),
-    "RoiAlignGrad": ("dY", "X", "rois", "batch_indices"),
-    "RoiPoolGrad": ("dY", "X", "rois", "batch_indices"),
+    "RoiAlign": _SINGLE,
+    "MultiScaleRoiAlign": _MULTIPLE,
+    "RoiAlignRotated": _SINGLE,
+    "MultiScaleRoiAlignRotated": _MULTIPLE,
+    "RoiPool": _SINGLE,
+    "PsRoiAlign": _SINGLE,
+    "PsRoiPool": _SINGLE,
+    "PrRoiPool": _SINGLE,
+    "DeformRoiPool": (*_SINGLE, "offset"),
 }
-OUTPUTS: dict[str, dict[str, np.dtype[Any] | None]] = {
-    "RoiAlign": {"Y": None},
-    "RoiPool": {"Y": None, "argmax": np.dtype(np.int64)},
-    "RoiAlignGrad": {"dX": None},
-    "RoiPoolGrad": {"dX": None},
+# Each output and the input whose type it has; None: int64.
+OUTPUTS: dict[str, dict[str, str | None]] = {
+    operator: {"Y": inputs[-1] if inputs == _MULTIPLE else "X"}
+    for operator, inputs in INPUTS.items()
 }
+OUTPUTS["RoiPool"]["argmax"] = None
+for _operator, _inputs in list(INPUTS.items()):
+    INPUTS[f"{_operator}Grad"] = ("dY", *_inputs)
+    OUTPUTS[f"{_operator}Grad"] = {
+        f"d{name}": name for name in _inputs if name == "X" or name in PYRAMID
+    }
+OUTPUTS["PrRoiPoolGrad"]["drois"] = "rois"
+OUTPUTS["DeformRoiPoolGrad"]["doffset"] = "offset"
 
 
 @dataclass(frozen=True)
@@ -95,8 +110,8 @@ def make_model(
     graph_outputs = []
     node_outputs = []
     tail = []
-    for name, fixed_type in list(OUTPUTS[operator].items())[:outputs]:
-        inner = types["X"] if fixed_type is None else fixed_type
+    for name, like in list(OUTPUTS[operator].items())[:outputs]:
+        inner = np.dtype(np.int64) if like is None else types[like]
         outer = np.dtype(np.float32) if inner == BFLOAT16 else inner
         graph_outputs.append(helper.make_tensor_value_info(name, _ONNX_TYPES[outer], None))
         node_outputs.append(name)

@@ -73,19 +73,19 @@ def roi_align(
     Source:
         He et al., "Mask R-CNN", 2017, section 3; the ONNX operator RoiAlign-16.
     """
-    attributes = _check_attributes(
+    attributes = check_attributes(
         "RoiAlign",
         mode,
         (output_height, output_width),
         (sampling_ratio, spatial_scale, coordinate_transformation_mode),
     )
     inputs = check_inputs("RoiAlign", x, rois, batch_indices)
-    y = np.zeros(_output_shape(inputs, attributes))
+    y = np.zeros(output_shape(inputs, attributes))
     for region in _regions(inputs, attributes):
         for ph, pw in np.ndindex(output_height, output_width):
             samples_y, samples_x = region.bins_y[ph], region.bins_x[pw]
             if mode == "avg":
-                y[region.roi, :, ph, pw] = _average(region.feature_map, samples_y, samples_x)
+                y[region.roi, :, ph, pw] = average(region.feature_map, samples_y, samples_x)
             else:
                 winners = _maximum(region.feature_map, samples_y, samples_x)
                 y[region.roi, :, ph, pw] = winners.value
@@ -131,14 +131,14 @@ def roi_align_grad(
     Source:
         The transpose of He et al., "Mask R-CNN", 2017, section 3.
     """
-    attributes = _check_attributes(
+    attributes = check_attributes(
         "RoiAlignGrad",
         mode,
         (output_height, output_width),
         (sampling_ratio, spatial_scale, coordinate_transformation_mode),
     )
     inputs = check_inputs("RoiAlignGrad", x, rois, batch_indices)
-    dy_checked = check_output_gradient("RoiAlignGrad", dy, _output_shape(inputs, attributes))
+    dy_checked = check_output_gradient("RoiAlignGrad", dy, output_shape(inputs, attributes))
     dx = np.zeros(inputs.feature_maps.shape)
     for region in _regions(inputs, attributes):
         dx_image, dy_region = dx[inputs.batch_indices[region.roi]], dy_checked[region.roi]
@@ -146,7 +146,7 @@ def roi_align_grad(
             samples_y, samples_x = region.bins_y[ph], region.bins_x[pw]
             dy_bin = dy_region[:, ph, pw]
             if mode == "avg":
-                _scatter_average(dy_bin, samples_y, samples_x, dx_image)
+                scatter_average(dy_bin, samples_y, samples_x, dx_image)
             else:
                 winners = _maximum(region.feature_map, samples_y, samples_x)
                 _scatter_maximum(dy_bin, winners, samples_y, samples_x, dx_image)
@@ -154,7 +154,9 @@ def roi_align_grad(
 
 
 @dataclass(frozen=True)
-class _Attributes:
+class AlignAttributes:
+    """The checked attributes that all operators with RoIAlign's samples share."""
+
     output_height: int
     output_width: int
     rule: SamplingRule
@@ -177,9 +179,20 @@ class _Winners(NamedTuple):
     sample_x: Int64Array  # [C]: likewise its column
 
 
-def _check_attributes(
+def check_attributes(
     operator: str, mode: str, output_size: tuple[int, int], sampling: tuple[int, float, str]
-) -> _Attributes:
+) -> AlignAttributes:
+    """Checks the attributes that all operators with RoIAlign's samples share.
+
+    Args:
+        operator: its name, for the error texts.
+        mode: "avg" or "max".
+        output_size: output_height and output_width.
+        sampling: sampling_ratio, spatial_scale and coordinate_transformation_mode.
+
+    Raises:
+        InvalidArgumentError: an attribute has a value that it may not have.
+    """
     output_height, output_width = output_size
     sampling_ratio, spatial_scale, coordinate_transformation_mode = sampling
     check_choice(operator, "mode", mode, ("avg", "max"))
@@ -193,15 +206,16 @@ def _check_attributes(
         tuple(ORIGIN_OFFSET_CELLS),
     )
     rule = SamplingRule(scale, sampling_ratio, coordinate_transformation_mode)
-    return _Attributes(output_height, output_width, rule)
+    return AlignAttributes(output_height, output_width, rule)
 
 
-def _output_shape(inputs: RegionInputs, attributes: _Attributes) -> tuple[int, int, int, int]:
+def output_shape(inputs: RegionInputs, attributes: AlignAttributes) -> tuple[int, int, int, int]:
+    """The shape of the pooled regions, [R, C, PH, PW]."""
     num_rois, channels = len(inputs.boxes_image), inputs.feature_maps.shape[1]
     return num_rois, channels, attributes.output_height, attributes.output_width
 
 
-def _regions(inputs: RegionInputs, attributes: _Attributes) -> Iterator[_Region]:
+def _regions(inputs: RegionInputs, attributes: AlignAttributes) -> Iterator[_Region]:
     height, width = inputs.feature_maps.shape[2:]
     for roi, (x1, y1, x2, y2) in enumerate(inputs.boxes_image):
         yield _Region(
@@ -217,20 +231,32 @@ def _num_samples(samples_y: BinSamples, samples_x: BinSamples) -> int:
     return samples_y.num_samples * samples_x.num_samples
 
 
-def _average(
+def average(
     feature_map: Float64Array, samples_y: BinSamples, samples_x: BinSamples
 ) -> Float64Array:
     """The average [C] of a bin; a sample's weight is a y-weight times an x-weight."""
-    (rows, weights_y), (columns, weights_x) = samples_y.taps, samples_x.taps
+    num_samples = _num_samples(samples_y, samples_x)
+    return weighted_average(feature_map, samples_y.taps, samples_x.taps, num_samples)
+
+
+def weighted_average(
+    feature_map: Float64Array,
+    taps_y: tuple[Int64Array, Float64Array],
+    taps_x: tuple[Int64Array, Float64Array],
+    num_samples: int,
+) -> Float64Array:
+    """The sum [C] over cells of y-weight times x-weight times cell, divided by `num_samples`."""
+    (rows, weights_y), (columns, weights_x) = taps_y, taps_x
     window = feature_map[:, rows[:, np.newaxis], columns]
     with np.errstate(invalid="ignore"):
         total = np.einsum("chw,h,w->c", window, weights_y, weights_x)
-    return np.asarray(total / max(_num_samples(samples_y, samples_x), 1))
+    return np.asarray(total / max(num_samples, 1))
 
 
-def _scatter_average(
+def scatter_average(
     dy_bin: Float64Array, samples_y: BinSamples, samples_x: BinSamples, dx_image: Float64Array
 ) -> None:
+    """Adds to the gradient [C, H, W] of the map what one from `average`, [C], sends there."""
     (rows, weights_y), (columns, weights_x) = samples_y.taps, samples_x.taps
     share = dy_bin / max(_num_samples(samples_y, samples_x), 1)
     with np.errstate(invalid="ignore"):
@@ -240,42 +266,46 @@ def _scatter_average(
 
 def _maximum(feature_map: Float64Array, samples_y: BinSamples, samples_x: BinSamples) -> _Winners:
     """The largest sample of a bin, for each channel: the first of equals, the first NaN if any."""
-    channels = feature_map.shape[0]
-    outside = _Winners(
-        np.zeros(channels), np.full(channels, -1, np.int64), np.full(channels, -1, np.int64)
+    values = _interpolate(feature_map, samples_y, samples_x)
+    rows = samples_y.first_inside + np.arange(samples_y.num_inside)
+    columns = samples_x.first_inside + np.arange(samples_x.num_inside)
+    numbers = rows[:, np.newaxis] * samples_x.num_samples + columns
+    value, winner = largest_sample(
+        values.reshape(len(values), numbers.size),
+        numbers.ravel(),
+        _num_samples(samples_y, samples_x),
     )
-    if samples_y.num_inside == 0 or samples_x.num_inside == 0:
-        return outside
+    sample_y, sample_x = np.divmod(winner, max(samples_x.num_inside, 1))
+    return _Winners(value, sample_y, sample_x)
 
-    num_inside = samples_y.num_inside * samples_x.num_inside
-    values = _interpolate(feature_map, samples_y, samples_x).reshape(channels, num_inside)
+
+def largest_sample(
+    values: Float64Array, numbers: Int64Array, num_samples: int
+) -> tuple[Float64Array, Int64Array]:
+    """The maximum over a bin's samples, for each channel.
+
+    Args:
+        values: [C, num_inside], of the samples on the map; those outside are equal to 0.
+        numbers: [num_inside], ascending: which of the bin's samples these are, in row-major order.
+        num_samples: how many the bin has in all.
+
+    Returns:
+        The maxima [C], and the winners' places in `values` [C]: the first of equals, the first NaN
+        if any; -1 where a sample outside wins or there is no sample.
+    """
+    channels, num_inside = values.shape
+    if num_inside == 0:
+        return np.zeros(channels), np.full(channels, -1, np.int64)
     # argmax takes a NaN for larger than any number.
     winner = values.argmax(axis=1)
     value = values[np.arange(channels), winner]
-    sample_y, sample_x = np.divmod(winner, samples_x.num_inside)
-    if _num_samples(samples_y, samples_x) == num_inside:
-        return _Winners(value, sample_y, sample_x)
-
+    if num_samples == num_inside:
+        return value, winner
     # All samples outside are equal to 0, so the first of them stands for all.
-    zero_is_first = _number_of_first_outside(samples_y, samples_x) < (
-        (samples_y.first_inside + sample_y) * samples_x.num_samples
-        + (samples_x.first_inside + sample_x)
-    )
-    zero_wins = (value < 0) | ((value == 0) & zero_is_first)
-    return _Winners(
-        np.where(zero_wins, outside.value, value),
-        np.where(zero_wins, outside.sample_y, sample_y),
-        np.where(zero_wins, outside.sample_x, sample_x),
-    )
-
-
-def _number_of_first_outside(samples_y: BinSamples, samples_x: BinSamples) -> int:
-    """The row-major number of the first sample outside, in a bin that has some on both sides."""
-    if samples_y.first_inside > 0 or samples_x.first_inside > 0:
-        return 0
-    if samples_x.num_inside < samples_x.num_samples:
-        return samples_x.num_inside
-    return samples_y.num_inside * samples_x.num_samples
+    others = np.flatnonzero(numbers != np.arange(num_inside))
+    first_outside = others[0] if len(others) else num_inside
+    zero_wins = (value < 0) | ((value == 0) & (first_outside < numbers[winner]))
+    return np.where(zero_wins, 0.0, value), np.where(zero_wins, -1, winner)
 
 
 def _interpolate(

@@ -153,31 +153,45 @@ def _windows(
 ) -> Iterator[_Window]:
     height, width = inputs.feature_maps.shape[2:]
     for roi, (x1, y1, x2, y2) in enumerate(inputs.boxes_image):
-        bins_y = _axis_bins(y1, y2, output_height, height, scale)
-        bins_x = _axis_bins(x1, x2, output_width, width, scale)
+        bins_y = round_to_cells(y1, y2, output_height, scale, end_belongs=True, limit_cell=height)
+        bins_x = round_to_cells(x1, x2, output_width, scale, end_belongs=True, limit_cell=width)
         for ph, pw in np.ndindex(output_height, output_width):
             yield _Window(roi, ph, pw, *bins_y[ph], *bins_x[pw])
 
 
-def _axis_bins(
+def round_to_cells(
     begin_image: np.floating[Any],
     end_image: np.floating[Any],
     num_bins: int,
-    extent_cells: int,
     scale: np.float32,
+    *,
+    end_belongs: bool,
+    limit_cell: int,
 ) -> list[tuple[int, int]]:
-    """First and one past the last cell of each bin along one axis, clipped to the map."""
+    """Rounds a box along one axis to whole cells, at least one, and its bins too.
+
+    Args:
+        begin_image: x1 or y1 in image pixels; its type is that of all coordinate arithmetic.
+        end_image: x2 or y2 in image pixels, of the same type.
+        num_bins: bins along the axis.
+        scale: feature cells per image pixel.
+        end_belongs: whether the cell that the end is rounded to belongs to the box.
+        limit_cell: bins are cut off at this cell.
+
+    Returns:
+        First and one past the last cell of each bin, in [0, limit_cell]; a bin may have none.
+    """
     real = type(begin_image)
     with np.errstate(over="ignore"):
         begin_cell = _round_to_cell(begin_image * real(scale))
-        last_cell = _round_to_cell(end_image * real(scale))
-    num_cells = max(last_cell - begin_cell + 1, 1)
+        end_cell = _round_to_cell(end_image * real(scale)) + end_belongs
+    num_cells = max(end_cell - begin_cell, 1)
     bin_size_cells = np.int64(num_cells).astype(real) / real(num_bins)
     bins = []
     for number in range(num_bins):
         begin = begin_cell + int(np.floor(real(number) * bin_size_cells))
         end = begin_cell + int(np.ceil(real(number + 1) * bin_size_cells))
-        bins.append((min(max(begin, 0), extent_cells), min(max(end, 0), extent_cells)))
+        bins.append((min(max(begin, 0), limit_cell), min(max(end, 0), limit_cell)))
     return bins
 
 

@@ -11,14 +11,13 @@ An operator of `ONNX_OPS` is used also where the model holds a local function of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
+from ort_roialign import reference
 from ort_roialign.errors import MissingDependencyError
-from ort_roialign.reference._roi_align import roi_align, roi_align_grad
-from ort_roialign.reference._roi_pool import roi_pool, roi_pool_grad
 
 try:
     from onnx.reference import ReferenceEvaluator
@@ -40,42 +39,56 @@ class _RoiOp(OpRun):
     op_schema = None
 
 
-class RoiAlign(_RoiOp):
-    """`ort_roialign.reference.roi_align`, its result in the type of X."""
+def _operator(name: str, function: Callable[..., Any], types: Sequence[int | None]) -> type[OpRun]:
+    """Make an operator of a function of this package.
 
-    def _run(self, x: Array, rois: Array, batch_indices: Array, **attributes: Any) -> tuple[Array]:
-        return (roi_align(x, rois, batch_indices, **attributes).astype(x.dtype),)
+    Args:
+        name: of the operator.
+        function: takes the inputs and the attributes, and returns float64 results.
+        types: for each result the number of the input whose type it gets; None: it has its own.
+    """
 
+    def run(self: OpRun, *inputs: Array, **attributes: Any) -> tuple[Array, ...]:
+        found = function(*inputs, **attributes)
+        results = found if isinstance(found, (tuple, list)) else (found,)
+        outputs: tuple[Array, ...] = ()
+        for number, result in enumerate(results):
+            # The last type goes for all of a list with a result for each feature map.
+            type_ = types[min(number, len(types) - 1)]
+            outputs += (result if type_ is None else result.astype(inputs[type_].dtype),)
+        return outputs[: len(self.output)]
 
-class RoiAlignGrad(_RoiOp):
-    """`ort_roialign.reference.roi_align_grad`, its result in the type of X."""
-
-    def _run(
-        self, dy: Array, x: Array, rois: Array, batch_indices: Array, **attributes: Any
-    ) -> tuple[Array]:
-        return (roi_align_grad(dy, x, rois, batch_indices, **attributes).astype(x.dtype),)
-
-
-class RoiPool(_RoiOp):
-    """`ort_roialign.reference.roi_pool`, its maxima in the type of X; the cells are optional."""
-
-    def _run(
-        self, x: Array, rois: Array, batch_indices: Array, **attributes: Any
-    ) -> tuple[Array, ...]:
-        y, argmax = roi_pool(x, rois, batch_indices, **attributes)
-        return (y.astype(x.dtype), argmax)[: len(self.output)]
+    run.__doc__ = f"`ort_roialign.reference.{function.__name__}`, its results in the type of X."
+    return type(name, (_RoiOp,), {"_run": run, "__doc__": run.__doc__})
 
 
-class RoiPoolGrad(_RoiOp):
-    """`ort_roialign.reference.roi_pool_grad`, its result in the type of X."""
+# The numbers of X among the inputs of operators on one map and on several; a gradient has dY first.
+_ONE, _SEVERAL = 0, 2
 
-    def _run(
-        self, dy: Array, x: Array, rois: Array, batch_indices: Array, **attributes: Any
-    ) -> tuple[Array]:
-        return (roi_pool_grad(dy, x, rois, batch_indices, **attributes).astype(x.dtype),)
-
-
-ONNX_OPS: tuple[type[OpRun], ...] = (RoiAlign, RoiAlignGrad, RoiPool, RoiPoolGrad)
+ONNX_OPS: tuple[type[OpRun], ...] = (
+    _operator("RoiAlign", reference.roi_align, [_ONE]),
+    _operator("RoiAlignGrad", reference.roi_align_grad, [_ONE + 1]),
+    _operator("MultiScaleRoiAlign", reference.multi_scale_roi_align, [_SEVERAL]),
+    _operator("MultiScaleRoiAlignGrad", reference.multi_scale_roi_align_grad, [_SEVERAL + 1]),
+    _operator("RoiAlignRotated", reference.roi_align_rotated, [_ONE]),
+    _operator("RoiAlignRotatedGrad", reference.roi_align_rotated_grad, [_ONE + 1]),
+    _operator("MultiScaleRoiAlignRotated", reference.multi_scale_roi_align_rotated, [_SEVERAL]),
+    _operator(
+        "MultiScaleRoiAlignRotatedGrad",
+        reference.multi_scale_roi_align_rotated_grad,
+        [_SEVERAL + 1],
+    ),
+    _operator("RoiPool", reference.roi_pool, [_ONE, None]),
+    _operator("RoiPoolGrad", reference.roi_pool_grad, [_ONE + 1]),
+    _operator("PsRoiAlign", reference.ps_roi_align, [_ONE]),
+    _operator("PsRoiAlignGrad", reference.ps_roi_align_grad, [_ONE + 1]),
+    _operator("PsRoiPool", reference.ps_roi_pool, [_ONE]),
+    _operator("PsRoiPoolGrad", reference.ps_roi_pool_grad, [_ONE + 1]),
+    _operator("PrRoiPool", reference.pr_roi_pool, [_ONE]),
+    _operator("PrRoiPoolGrad", reference.pr_roi_pool_grad, [_ONE + 1, _ONE + 2]),
+    _operator("DeformRoiPool", reference.deform_roi_pool, [_ONE]),
+    _operator("DeformRoiPoolGrad", reference.deform_roi_pool_grad, [_ONE + 1, _ONE + 1]),
+)
 
 
 class RoiReferenceEvaluator(ReferenceEvaluator):

@@ -33,11 +33,14 @@ struct IntegralAxis {
     return {first, end};
   }
 
-  // The integral of a cell's hat over a bin.
+  // The integral of a cell's hat over a bin: of its rising and of its falling half.
   ORT_ROIALIGN_HD Real weight(int32_t bin, int32_t cell) const {
     const Real low = edge(bin) - static_cast<Real>(cell);
     const Real high = edge(bin + 1) - static_cast<Real>(cell);
-    return integral(high) - integral(low);
+    const Real rising_low = hold(low, -1, 0), rising_high = hold(high, -1, 0);
+    const Real falling_low = hold(low, 0, 1), falling_high = hold(high, 0, 1);
+    return (rising_high - rising_low) * (2 + rising_low + rising_high) / 2 +
+           (falling_high - falling_low) * (2 - falling_low - falling_high) / 2;
   }
 
   // The derivative of a cell's weight in a bin by the RoI's low (0) or high (1) edge in image pixels.
@@ -64,11 +67,10 @@ struct IntegralAxis {
     return height > 0 ? height : 0;
   }
 
-  // Of the hat, from 0 to t.
-  ORT_ROIALIGN_HD static Real integral(Real t) {
-    const Real distance = std::abs(t) < 1 ? std::abs(t) : 1;
-    const Real area = distance - distance * distance / 2;
-    return t < 0 ? -area : area;
+  ORT_ROIALIGN_HD static Real hold(Real t, int32_t least, int32_t most) {
+    const Real low = static_cast<Real>(least);
+    const Real high = static_cast<Real>(most);
+    return t < low ? low : (t > high ? high : t);
   }
 };
 

@@ -1,0 +1,147 @@
+"""Every operator of the family against the reference, on every device and in every type."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tolerances
+from family import BINS, CASES, HEIGHT, NUM_IMAGES, SCALE, WIDTH, Case
+from numpy.testing import assert_allclose, assert_array_equal
+from plugin import ELEMENT_TYPES, OUTPUTS, PYRAMID, run
+
+
+@pytest.fixture(params=list(CASES))
+def case(request) -> Case:
+    return CASES[request.param]
+
+
+@pytest.mark.parametrize("type_name", list(ELEMENT_TYPES))
+def test_equals_the_reference(device, rng, case, type_name):
+    inputs = case.draw(rng, type_name)
+    found = run(device, case.operator, inputs, **case.attributes)
+    expected = case.expected(inputs)
+    assert np.abs(expected[0]).max() > 0.5
+    assert_allclose(
+        found[0].astype(np.float64), expected[0], **tolerances.KERNEL[type_name]._asdict()
+    )
+    for other, other_expected in zip(found[1:], expected[1:], strict=True):
+        assert_array_equal(other, other_expected)
+
+
+@pytest.mark.parametrize("type_name", list(ELEMENT_TYPES))
+def test_gradients_equal_the_reference(device, rng, case, type_name):
+    inputs = case.with_gradient(rng, case.draw(rng, type_name))
+    operator = f"{case.operator}Grad"
+    found = run(device, operator, inputs, **case.attributes)
+    expected = case.expected_gradients(inputs)
+    assert len(found) == len(expected) == len(OUTPUTS[operator])
+    assert sum(np.abs(wanted).max() > 0.1 for wanted in expected) >= min(2, len(expected))
+    for gradient, wanted in zip(found, expected, strict=True):
+        # Of boxes and offsets: sums of as many products, of any size.
+        scale = max(1.0, float(np.abs(wanted).max()) / 10)
+        rtol, atol = tolerances.GRADIENT[type_name]
+        assert_allclose(gradient.astype(np.float64), wanted, rtol, atol * scale)
+
+
+@pytest.mark.parametrize("type_name", ["float32", "float64"])
+def test_forward_and_backward_are_adjoint(device, rng, case, type_name):
+    if case.maximum:
+        pytest.skip("a maximum is not linear in the maps")
+    inputs = case.draw(rng, type_name)
+    with_gradient = case.with_gradient(rng, inputs)
+    (y,) = run(device, case.operator, inputs, **case.attributes)
+    gradients = run(device, f"{case.operator}Grad", with_gradient, **case.attributes)
+    maps = [inputs[name] for name in inputs if name in ("X", *PYRAMID)]
+    left = np.vdot(with_gradient["dY"].astype(np.float64), y)
+    right = sum(
+        np.vdot(dx.astype(np.float64), x)
+        for dx, x in zip(gradients[: len(maps)], maps, strict=True)
+    )
+    assert abs(left) > 0.1
+    assert_allclose(left, right, **tolerances.GRADIENT[type_name]._asdict())
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_no_bit(cpu_device, rng, case, threads):
+    inputs = case.draw(rng, "float32", num_rois=40)
+    with_gradient = case.with_gradient(rng, inputs)
+    for operator, given in ((case.operator, inputs), (f"{case.operator}Grad", with_gradient)):
+        one = run(cpu_device, operator, given, threads=1, **case.attributes)
+        more = run(cpu_device, operator, given, threads=threads, **case.attributes)
+        for first, second in zip(one, more, strict=True):
+            assert_array_equal(first, second)
+
+
+def test_no_rois(device, rng, case):
+    inputs = case.draw(rng, "float32", num_rois=0)
+    found = run(device, case.operator, inputs, **case.attributes)
+    assert found[0].shape == (0, case.channels, *BINS.values())
+    gradients = run(
+        device, f"{case.operator}Grad", case.with_gradient(rng, inputs), **case.attributes
+    )
+    for name, gradient in zip(OUTPUTS[f"{case.operator}Grad"], gradients, strict=True):
+        assert gradient.shape == inputs[name[1:]].shape
+        assert_array_equal(gradient, 0)
+
+
+def test_float32_rois_beside_half_maps(device, rng, case):
+    inputs = case.draw(rng, "float16")
+    inputs["rois"] = inputs["rois"].astype(np.float32) + np.float32(1e-3)
+    (y, *_) = run(device, case.operator, inputs, **case.attributes)
+    tolerance = tolerances.KERNEL["float16"]
+    assert_allclose(y.astype(np.float64), case.expected(inputs)[0], *tolerance)
+
+
+def test_huge_rois_cost_no_more_than_the_map(device, rng, case):
+    inputs = case.draw(rng, "float32", num_rois=3)
+    far = np.float32(1e9)
+    if case.columns == 5:
+        inputs["rois"] = np.array(
+            [[5, 5, far, far, 0.7], [far, far, far, far, 0.3], [0, 0, far, 2, 1]], np.float32
+        )
+    else:
+        inputs["rois"] = np.array(
+            [[-far, -far, far, far], [far, far, 2 * far, 2 * far], [0, 0, far, 2]], np.float32
+        )
+    (y, *_) = run(device, case.operator, inputs, **case.attributes)
+    assert np.isfinite(y).all()
+    assert (np.abs(y) <= 6).all()
+
+
+def test_a_bad_roi(device, rng, case):
+    inputs = case.draw(rng, "float32")
+    inputs["rois"][4, 1] = np.nan
+    good = np.arange(len(inputs["rois"])) != 4
+    if device.fails_on_bad_rois:
+        with pytest.raises(Exception, match=rf"{case.operator}: rois\[4\] must have finite coord"):
+            run(device, case.operator, inputs, **case.attributes)
+        return
+    (y, *_) = run(device, case.operator, inputs, **case.attributes)
+    assert np.isnan(y[~good]).all()
+    assert np.isfinite(y[good]).all()
+
+
+def test_a_bad_batch_index(device, rng, case):
+    inputs = case.draw(rng, "float32")
+    inputs["batch_indices"][2] = NUM_IMAGES
+    if device.fails_on_bad_rois:
+        with pytest.raises(Exception, match=rf"{case.operator}: batch_indices\[2\] must be in"):
+            run(device, case.operator, inputs, **case.attributes)
+        return
+    (y, *_) = run(device, case.operator, inputs, **case.attributes)
+    assert np.isnan(y[2]).all()
+
+
+def test_an_infinite_cell_reaches_only_the_bins_that_read_it(device, rng, case):
+    inputs = case.draw(rng, "float32")
+    name = "X" if "X" in inputs else PYRAMID[0]
+    row, column = HEIGHT // 2, WIDTH // 2
+    inputs[name][:, :, row, column] = np.inf
+    x, y, side = (column + 0.5) / SCALE, (row + 0.5) / SCALE, 9
+    box = [x, y, side, side, 0.5] if case.columns == 5 else [x - 4, y - 4, x + 5, y + 5]
+    inputs["rois"][0] = box
+    (y, *_) = run(device, case.operator, inputs, **case.attributes)
+    expected = case.expected(inputs)[0]
+    assert not np.isfinite(expected).all()
+    assert np.isfinite(expected).any()
+    assert_array_equal(np.isfinite(y), np.isfinite(expected))
