@@ -21,8 +21,11 @@ void read_spatial_scales(LevelParams& levels, const AttributeReader& attributes,
   std::copy(scales.begin(), scales.end(), levels.spatial_scales);
 }
 
-// The level that a map of this scale has in a pyramid: 2 at a quarter of the image's size.
-int64_t level_of_scale(float scale) { return static_cast<int64_t>(std::lround(-std::log2(scale))); }
+// The level that a map of this scale has in a pyramid: 2 at a quarter of the image's size. The logarithm is rounded
+// from float64, so that all processors agree on it.
+int64_t level_of_scale(float scale) {
+  return static_cast<int64_t>(std::lround(-static_cast<float>(std::log2(static_cast<double>(scale)))));
+}
 
 }  // namespace
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tolerances
 from family import BINS, CASES, HEIGHT, NUM_IMAGES, SCALE, WIDTH, Case
 from numpy.testing import assert_allclose, assert_array_equal
-from plugin import ELEMENT_TYPES, OUTPUTS, PYRAMID, run
+from plugin import ELEMENT_TYPES, OUTPUTS, PYRAMID, forced_kernels, run
+
+import ort_roialign
 
 
 @pytest.fixture(params=list(CASES))
@@ -59,6 +63,27 @@ def test_forward_and_backward_are_adjoint(device, rng, case, type_name):
     )
     assert abs(left) > 0.1
     assert_allclose(left, right, **tolerances.GRADIENT[type_name]._asdict())
+
+
+@pytest.mark.parametrize("type_name", list(ELEMENT_TYPES))
+@pytest.mark.parametrize("name", ["MultiScaleRoiAlign", "MultiScaleRoiAlign-max"])
+def test_pyramids_on_every_instruction_set(cpu_device, rng, isa, path, name, type_name):
+    case = CASES[name]
+    inputs = case.draw(rng, type_name, num_rois=30)
+    with forced_kernels(isa, path):
+        (y,) = run(cpu_device, case.operator, inputs, **case.attributes)
+    tolerance = tolerances.KERNEL[type_name]
+    assert_allclose(y.astype(np.float64), case.expected(inputs)[0], *tolerance)
+
+
+@pytest.mark.parametrize("path", ["packed", "direct"])
+def test_pyramids_in_many_channels(cpu_device, rng, path):
+    """Several blocks of channels, on each of which the boxes of several maps are pooled."""
+    case = replace(CASES["MultiScaleRoiAlign"], channels=70)
+    inputs = case.draw(rng, "float32", num_rois=60)
+    with forced_kernels(ort_roialign.cpu_state()["isa"], path):
+        (y,) = run(cpu_device, case.operator, inputs, **case.attributes)
+    assert_allclose(y, case.expected(inputs)[0], *tolerances.KERNEL["float32"])
 
 
 @pytest.mark.parametrize("threads", [2, 3])

@@ -16,9 +16,10 @@ from onnx import TensorProto, helper
 from onnx.backend.test.case.node import roialign as onnx_cases
 from onnx.reference import ReferenceEvaluator
 
+import ort_roialign
 from ort_roialign import reference
 from ort_roialign.errors import InvalidArgumentError, MissingDependencyError
-from ort_roialign.reference.onnx_ops import ONNX_OPS, RoiPool, RoiReferenceEvaluator
+from ort_roialign.reference.onnx_ops import ONNX_OPS, RoiReferenceEvaluator
 
 DOMAIN = "ort_roialign"
 OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
@@ -107,8 +108,9 @@ def instance_of(op, node):
 
 def test_roi_pool_returns_the_outputs_that_its_node_names():
     for outputs in (["Y"], ["Y", "argmax"]):
+        roi_pool = next(op for op in ONNX_OPS if op.__name__ == "RoiPool")
         node = helper.make_node("RoiPool", FORWARD_INPUTS, outputs, domain=DOMAIN)
-        assert len(instance_of(RoiPool, node).run(*feeds_of().values())) == len(outputs)
+        assert len(instance_of(roi_pool, node).run(*feeds_of().values())) == len(outputs)
 
 
 @pytest.mark.parametrize("op", ONNX_OPS)
@@ -257,3 +259,31 @@ def test_missing_onnx_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx.reference", None)
     with pytest.raises(MissingDependencyError, match=r"pip install onnx"):
         importlib.import_module(module)
+
+
+def test_there_is_one_for_each_operator_of_the_plugin():
+    names = [operator["name"] for operator in ort_roialign.build_info()["operators"]]
+    assert sorted(op.__name__ for op in ONNX_OPS) == sorted(names)
+
+
+def test_results_have_the_types_of_their_inputs():
+    rng = np.random.default_rng(3)
+    levels = {"spatial_scales": [0.5, 0.25], "output_height": 2, "output_width": 3}
+    maps = [rng.standard_normal((1, 2, 8, 9)).astype(np.float16) for _ in range(2)]
+    rois = np.array([[0, 0, 9, 9], [0, 0, 300, 400]], np.float32)
+    dy = rng.standard_normal((2, 2, 2, 3)).astype(np.float16)
+    feeds = {"dY": dy, "rois": rois, "batch_indices": np.array([0, 0]), "A": maps[0], "B": maps[1]}
+    names = [*feeds]
+    model = node_model("MultiScaleRoiAlignGrad", names, ["dA", "dB"], **levels)
+    found = RoiReferenceEvaluator(model).run(None, feeds)
+    expected = reference.multi_scale_roi_align_grad(*feeds.values(), **levels)
+    assert [gradient.dtype for gradient in found] == [np.float16, np.float16]
+    for gradient, wanted in zip(found, expected, strict=True):
+        assert np.abs(wanted).max() > 0
+        assert_array_equal(gradient, wanted.astype(np.float16))
+
+    pool = {"output_height": 2, "output_width": 3, "spatial_scale": 0.5}
+    feeds = {"dY": dy, "X": maps[0], "rois": rois, "batch_indices": np.array([0, 0])}
+    model = node_model("PrRoiPoolGrad", [*feeds], ["dX", "drois"], **pool)
+    dx, drois = RoiReferenceEvaluator(model).run(None, feeds)
+    assert (dx.dtype, drois.dtype) == (np.float16, np.float32)
