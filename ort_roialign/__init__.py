@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from ort_roialign import errors, reference
+from ort_roialign import errors, ops, reference
 from ort_roialign._library import (
     InferenceSession,
     build_info,
@@ -36,6 +36,7 @@ __all__ = [
     "cpu_state",
     "errors",
     "get_library_path",
+    "ops",
     "reference",
     "register",
 ]

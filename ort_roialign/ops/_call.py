@@ -1,0 +1,144 @@
+"""Calls a kernel with a function's arguments: arrays to pointers, and back to arrays."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ort_roialign._kernels import ABSENT, TYPE_NAMES, Attribute, Tensor, infer, run
+from ort_roialign._signatures import OPERATORS, Default, Signature
+from ort_roialign.errors import InvalidArgumentError
+
+Array = npt.NDArray[Any]
+
+
+def forward(name: str, arguments: Mapping[str, Any], num_outputs: int = 1) -> list[Array]:
+    """Run an operator.
+
+    Args:
+        name: in the domain `ort_roialign`.
+        arguments: those of the Python function: the inputs in small letters, the attributes, and
+            `threads`; the maps of a multi-scale operator are `maps`.
+        num_outputs: how many are wanted.
+
+    Raises:
+        InvalidArgumentError: if the call breaks the operator's contract.
+    """
+    signature = OPERATORS[name]
+    return _call(name, signature, _inputs(signature, arguments), arguments, num_outputs)
+
+
+def gradient(name: str, arguments: Mapping[str, Any]) -> list[Array]:
+    """Run an operator's gradient operator: as `forward`, with `dy` among the arguments.
+
+    Returns:
+        All of its outputs.
+    """
+    signature = OPERATORS[name]
+    inputs = _inputs(signature, arguments)
+    num_outputs = len(inputs) - 2 if signature.variadic else len(signature.gradients)
+    inputs = [("dY", arguments["dy"]), *inputs]
+    return _call(f"{name}Grad", signature, inputs, arguments, num_outputs)
+
+
+def _inputs(signature: Signature, arguments: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    names = signature.inputs[:-1] if signature.variadic else signature.inputs
+    inputs = [(name, arguments[name.lower()]) for name in names]
+    return inputs + [(signature.inputs[-1], each) for each in arguments.get("maps", ())]
+
+
+def _call(
+    name: str,
+    signature: Signature,
+    inputs: list[tuple[str, Any]],
+    arguments: Mapping[str, Any],
+    num_outputs: int,
+) -> list[Array]:
+    threads = _integer(name, "threads", arguments["threads"])
+    if threads < 0:
+        raise InvalidArgumentError(f"{name}: threads must be at least 0; got {threads}")
+    attributes: dict[str, Attribute] = {
+        attribute: _attribute(name, attribute, default, arguments[attribute])
+        for attribute, default in signature.attributes.items()
+        if default is not None or arguments[attribute] is not None
+    }
+    arrays = _arrays(name, inputs)
+    tensors = [ABSENT if array is None else _tensor(array) for array in arrays]
+    # Only the types of the maps and of the boxes can be ones that NumPy does not know by name.
+    types = {array.dtype.name: array.dtype for array in arrays if array is not None}
+    outputs = [
+        np.empty(output.shape, types[output.type_name])
+        for output in infer(name, attributes, tensors, num_outputs)
+    ]
+    run(name, attributes, tensors, [_tensor(output) for output in outputs], threads=threads)
+    return outputs
+
+
+def _arrays(name: str, inputs: list[tuple[str, Any]]) -> list[Array | None]:
+    """The inputs as arrays that a kernel can read; numbers that are no array become the maps'."""
+    map_type = next(
+        (np.asarray(value).dtype for input_name, value in inputs if input_name == "X"), None
+    )
+    boxes_type = map_type if map_type == np.float64 else np.dtype(np.float32)
+    wanted = {"dY": map_type, "X": map_type, "offset": map_type, "rois": boxes_type}
+    arrays: list[Array | None] = []
+    for input_name, value in inputs:
+        if value is None:
+            arrays.append(None)
+            continue
+        array = np.asarray(value, None if hasattr(value, "dtype") else wanted.get(input_name))
+        if input_name == "batch_indices" and (array.dtype.kind in "iu" or not array.size):
+            array = array.astype(np.int64, copy=False)
+        _check_array(name, input_name, array)
+        native = array.dtype.newbyteorder("=")
+        arrays.append(np.require(array, native, ["C_CONTIGUOUS", "ALIGNED"]))
+    return arrays
+
+
+def _check_array(name: str, input_name: str, array: Array) -> None:
+    """Raises `InvalidArgumentError` for what the library cannot be told of."""
+    if array.dtype.name not in TYPE_NAMES:
+        required = (
+            "int64" if input_name == "batch_indices" else "float32, float64, float16 or bfloat16"
+        )
+        raise InvalidArgumentError(
+            f"{name}: {input_name} must be of type {required}; got {array.dtype.name}"
+        )
+    if array.ndim == 0:  # to the library, a tensor without axes is one that is left out
+        raise InvalidArgumentError(f"{name}: {input_name} must be an array; got one number")
+
+
+def _tensor(array: Array) -> Tensor:
+    return Tensor(array.ctypes.data, array.dtype.name, array.shape)
+
+
+def _attribute(name: str, attribute: str, default: Default, value: Any) -> Attribute:
+    """The value in the attribute's type, so that 1 is a float where a float is required."""
+    if isinstance(default, str):
+        if isinstance(value, str):
+            return value
+        raise InvalidArgumentError(f"{name}: attribute {attribute} must be a string; got {value!r}")
+    if isinstance(default, int) or default is None:
+        return _integer(name, f"attribute {attribute}", value)
+    try:
+        if isinstance(default, float):
+            return float(value)
+        return [float(number) for number in value]
+    except (TypeError, ValueError) as error:
+        required = "a float" if isinstance(default, float) else "a list of floats"
+        raise InvalidArgumentError(
+            f"{name}: attribute {attribute} must be {required}; got {value!r}"
+        ) from error
+
+
+def _integer(name: str, argument: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise InvalidArgumentError(
+            f"{name}: {argument} must be an integer; got {value!r}"
+        ) from error

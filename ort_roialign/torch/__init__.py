@@ -1,0 +1,51 @@
+"""The operators in PyTorch, forward and backward: train with the kernels that a session runs.
+
+Signatures are torchvision's where it has the operator, else mmcv's; `mode="max"` is new. The
+operators themselves, `torch.ops.ort_roialign.*`, take the inputs and attributes of the ONNX
+operators. Results and gradients are the same to the bit in every run, for any number of threads.
+
+Needs the extra `export` (torch).
+"""
+
+from ort_roialign.torch._dependencies import require_torch
+
+require_torch()
+
+from ort_roialign.torch import _library_ops  # noqa: E402, F401  registers torch.ops.ort_roialign
+from ort_roialign.torch._functional import (  # noqa: E402
+    deform_roi_pool,
+    multiscale_roi_align,
+    prroi_pool,
+    ps_roi_align,
+    ps_roi_pool,
+    roi_align,
+    roi_align_rotated,
+    roi_pool,
+)
+from ort_roialign.torch._modules import (  # noqa: E402
+    DeformRoIPool,
+    PrRoIPool,
+    PSRoIAlign,
+    PSRoIPool,
+    RoIAlign,
+    RoIAlignRotated,
+    RoIPool,
+)
+
+__all__ = [
+    "DeformRoIPool",
+    "PSRoIAlign",
+    "PSRoIPool",
+    "PrRoIPool",
+    "RoIAlign",
+    "RoIAlignRotated",
+    "RoIPool",
+    "deform_roi_pool",
+    "multiscale_roi_align",
+    "prroi_pool",
+    "ps_roi_align",
+    "ps_roi_pool",
+    "roi_align",
+    "roi_align_rotated",
+    "roi_pool",
+]

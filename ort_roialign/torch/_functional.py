@@ -1,0 +1,347 @@
+"""Functions with torchvision's and mmcv's signatures, on the operators of `_library_ops`.
+
+Letters: `N` images, `C` channels, `H W` height and width of the feature maps, `K` boxes, `L` boxes
+of one image, `PH PW` output bins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ort_roialign.errors import InvalidArgumentError
+from ort_roialign.torch._boxes import origin, pair, split_boxes, split_rows
+
+# `OutputSize` is one number for both axes, or height and width.
+OutputSize = int | Sequence[int]
+Boxes = Tensor | Sequence[Tensor]
+
+
+def roi_align(
+    input: Tensor,  # noqa: A002  as torchvision names it
+    boxes: Boxes,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+    mode: str = "avg",
+) -> Tensor:
+    """Pool each box into a fixed number of bins, without rounding it.
+
+    Args:
+        input: feature maps [N, C, H, W].
+        boxes: [K, 5] with the image's number in front of x1, y1, x2, y2 in image pixels, or a list
+            with the boxes [L, 4] of each image; of the maps' type, or float32 beside half-precision
+            maps.
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+        sampling_ratio: samples per bin and axis; 0 or less takes ceil(box size in cells / bins).
+        aligned: True subtracts half a cell from the scaled box; False does not, and makes every box
+            at least one cell wide and high.
+        mode: "avg" or "max" of a bin's interpolated samples.
+
+    Returns:
+        Pooled boxes [K, C, PH, PW], differentiable by `input`.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
+
+    Source:
+        He et al., "Mask R-CNN", 2017, section 3; the signature is torchvision's, but for `mode`.
+    """
+    rois, images = split_boxes("roi_align", boxes)
+    height, width = pair("roi_align", output_size)
+    pooled: Tensor = torch.ops.ort_roialign.roi_align(
+        input, rois, images, mode, height, width, max(sampling_ratio, 0), spatial_scale,
+        origin(aligned),
+    )  # fmt: skip
+    return pooled
+
+
+def multiscale_roi_align(
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: OutputSize,
+    spatial_scales: Sequence[float],
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+    mode: str = "avg",
+    canonical_scale: float = 224,
+    canonical_level: int = 4,
+    *,
+    min_level: int | None = None,
+    max_level: int | None = None,
+    log_epsilon: float = 0.0,
+    level_epsilon: float = 1e-6,
+) -> Tensor:
+    """Pool each box, as `roi_align` does, from the feature map that its size says.
+
+    The level of a box with the sides `w` and `h` is
+    `floor(canonical_level + log2(sqrt(w * h) / canonical_scale + log_epsilon) + level_epsilon)`,
+    at least `min_level` and at most `max_level`; its map is number `level - min_level`.
+
+    Args:
+        features: feature maps [N, C, H_l, W_l] of one type, the finest first.
+        boxes: as in `roi_align`.
+        output_size: bins PH, PW, or one number for both.
+        spatial_scales: feature cells per image pixel, one of each map.
+        sampling_ratio: as in `roi_align`.
+        aligned: as in `roi_align`.
+        mode: as in `roi_align`.
+        canonical_scale: side of a square box of the canonical level, in image pixels.
+        canonical_level: level of such a box.
+        min_level: level of the first map; by default -log2 of its scale, rounded.
+        max_level: highest level in use; by default -log2 of the last scale, rounded.
+        log_epsilon: added before the logarithm.
+        level_epsilon: added to the level before it is rounded down.
+
+    Returns:
+        Pooled boxes [K, C, PH, PW], differentiable by `features`.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
+
+    Source:
+        Lin et al., "Feature Pyramid Networks", 2017, equation 1; levels as torchvision's
+        MultiScaleRoIAlign.
+    """
+    rois, images = split_boxes("multiscale_roi_align", boxes)
+    height, width = pair("multiscale_roi_align", output_size)
+    scales = [float(scale) for scale in spatial_scales]
+    first = _level_of_scale(scales, 0) if min_level is None else min_level
+    last = _level_of_scale(scales, -1) if max_level is None else max_level
+    pooled: Tensor = torch.ops.ort_roialign.multi_scale_roi_align(
+        rois, images, list(features), scales, canonical_scale, canonical_level, first, last,
+        log_epsilon, level_epsilon, mode, height, width, max(sampling_ratio, 0), origin(aligned),
+    )  # fmt: skip
+    return pooled
+
+
+def _level_of_scale(scales: list[float], place: int) -> int:
+    """The level that a map has in a pyramid: 2 at a quarter of the image's size."""
+    for scale in scales:
+        if not (math.isfinite(scale) and scale > 0):
+            raise InvalidArgumentError(
+                f"multiscale_roi_align: spatial_scales must be finite and greater than 0; "
+                f"got {scale}"
+            )
+    if not scales:
+        raise InvalidArgumentError(
+            "multiscale_roi_align: spatial_scales must have one number for each map; got none"
+        )
+    level = -math.log2(scales[place])
+    # As the library rounds: halves go away from zero.
+    return math.floor(level + 0.5) if level > 0 else math.ceil(level - 0.5)
+
+
+def roi_align_rotated(
+    input: Tensor,  # noqa: A002  as mmcv names it
+    rois: Tensor,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+    clockwise: bool = False,
+    *,
+    mode: str = "avg",
+    angle_unit: str = "radians",
+) -> Tensor:
+    """Pool each box, turned about its centre, into bins along its own sides.
+
+    Args:
+        input: feature maps [N, C, H, W].
+        rois: [K, 6], the image's number, centre x, centre y, width, height in image pixels, angle;
+            of the maps' type, or float32 beside half-precision maps.
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+        sampling_ratio: samples per bin and axis; 0 or less takes ceil(box size in cells / bins).
+        aligned: True subtracts half a cell from the scaled centre; False does not, and makes every
+            box at least one cell wide and high.
+        clockwise: whether a positive angle turns the box clockwise, as seen with y pointing down.
+        mode: "avg" or "max" of a bin's interpolated samples.
+        angle_unit: "radians", as mmcv, or "degrees", as detectron2.
+
+    Returns:
+        Pooled boxes [K, C, PH, PW], differentiable by `input`.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
+
+    Source:
+        detectron2's ROIAlignRotated; the signature is mmcv's, but for the keywords.
+    """
+    columns = "centre x, centre y, width, height, angle"
+    boxes, images = split_rows("roi_align_rotated", "rois", rois, columns)
+    height, width = pair("roi_align_rotated", output_size)
+    pooled: Tensor = torch.ops.ort_roialign.roi_align_rotated(
+        input, boxes, images, mode, height, width, max(sampling_ratio, 0), spatial_scale,
+        origin(aligned), angle_unit, int(clockwise),
+    )  # fmt: skip
+    return pooled
+
+
+def roi_pool(
+    input: Tensor,  # noqa: A002  as torchvision names it
+    boxes: Boxes,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+) -> Tensor:
+    """Take the maximum of each bin of each box, with box and bins rounded to whole cells.
+
+    Args:
+        input: feature maps [N, C, H, W].
+        boxes: as in `roi_align`.
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+
+    Returns:
+        The maxima [K, C, PH, PW], 0 for an empty bin, differentiable by `input`.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
+
+    Source:
+        Girshick, "Fast R-CNN", 2015, section 2.1; the signature is torchvision's.
+    """
+    rois, images = split_boxes("roi_pool", boxes)
+    height, width = pair("roi_pool", output_size)
+    pooled: Tensor = torch.ops.ort_roialign.roi_pool(
+        input, rois, images, height, width, spatial_scale
+    )
+    return pooled
+
+
+def ps_roi_align(
+    input: Tensor,  # noqa: A002  as torchvision names it
+    boxes: Boxes,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+) -> Tensor:
+    """Pool each bin of each box, as `roi_align` does with `aligned`, from channels of its own.
+
+    Args:
+        input: feature maps [N, C, H, W], C a multiple of PH * PW.
+        boxes: as in `roi_align`.
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+        sampling_ratio: as in `roi_align`.
+
+    Returns:
+        Pooled boxes [K, C / (PH * PW), PH, PW], differentiable by `input`. A bin without samples
+        is 0, where torchvision has NaN.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
+
+    Source:
+        Li et al., "Light-Head R-CNN", 2017; the signature is torchvision's.
+    """
+    rois, images = split_boxes("ps_roi_align", boxes)
+    height, width = pair("ps_roi_align", output_size)
+    pooled: Tensor = torch.ops.ort_roialign.ps_roi_align(
+        input, rois, images, height, width, max(sampling_ratio, 0), spatial_scale
+    )
+    return pooled
+
+
+def ps_roi_pool(
+    input: Tensor,  # noqa: A002  as torchvision names it
+    boxes: Boxes,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+) -> Tensor:
+    """Average the cells of each bin of each box, over channels of the bin's own.
+
+    Args:
+        input: feature maps [N, C, H, W], C a multiple of PH * PW.
+        boxes: as in `roi_align`.
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+
+    Returns:
+        Pooled boxes [K, C / (PH * PW), PH, PW], 0 for an empty bin, differentiable by `input`.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
+
+    Source:
+        Dai et al., "R-FCN", 2016, section 2; the signature is torchvision's.
+    """
+    rois, images = split_boxes("ps_roi_pool", boxes)
+    height, width = pair("ps_roi_pool", output_size)
+    pooled: Tensor = torch.ops.ort_roialign.ps_roi_pool(
+        input, rois, images, height, width, spatial_scale
+    )
+    return pooled
+
+
+def prroi_pool(
+    features: Tensor, rois: Tensor, output_size: OutputSize, spatial_scale: float = 1.0
+) -> Tensor:
+    """Average the interpolated map over each bin of each box, exactly.
+
+    Args:
+        features: feature maps [N, C, H, W].
+        rois: [K, 5], the image's number, x1, y1, x2, y2 in image pixels; of the maps' type, or
+            float32 beside half-precision maps.
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+
+    Returns:
+        Pooled boxes [K, C, PH, PW], differentiable by `features` and by the boxes.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
+
+    Source:
+        Jiang et al., "IoU-Net", 2018, section 3.2; the signature is mmcv's.
+    """
+    boxes, images = split_rows("prroi_pool", "rois", rois, "x1, y1, x2, y2")
+    height, width = pair("prroi_pool", output_size)
+    pooled: Tensor = torch.ops.ort_roialign.pr_roi_pool(
+        features, boxes, images, height, width, spatial_scale
+    )
+    return pooled
+
+
+def deform_roi_pool(
+    input: Tensor,  # noqa: A002  as mmcv names it
+    rois: Tensor,
+    offset: Tensor | None,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    gamma: float = 0.1,
+) -> Tensor:
+    """Average each bin of each box, as `roi_align` does with `aligned`, moved by an offset.
+
+    Args:
+        input: feature maps [N, C, H, W].
+        rois: as in `prroi_pool`.
+        offset: [K, 2, PH, PW] in the maps' type: each bin's way along x, then along y, in parts of
+            the box's size times `gamma`; None: no bin moves.
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+        sampling_ratio: samples per bin and axis; 0 or less takes ceil(box size in cells / bins).
+        gamma: part of the box's size that an offset of 1 is.
+
+    Returns:
+        Pooled boxes [K, C, PH, PW], differentiable by `input` and `offset`.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
+
+    Source:
+        Dai et al., "Deformable Convolutional Networks", 2017, section 2.2; the signature is mmcv's.
+    """
+    boxes, images = split_rows("deform_roi_pool", "rois", rois, "x1, y1, x2, y2")
+    height, width = pair("deform_roi_pool", output_size)
+    pooled: Tensor = torch.ops.ort_roialign.deform_roi_pool(
+        input, boxes, images, offset, height, width, max(sampling_ratio, 0), spatial_scale,
+        origin(True), gamma,
+    )  # fmt: skip
+    return pooled

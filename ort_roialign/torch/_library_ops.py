@@ -1,0 +1,228 @@
+"""Registers `torch.ops.ort_roialign.*`: each operator and its gradient, made from one table.
+
+`torch.ops.ort_roialign.roi_align` takes tensors in the order of the ONNX operator's inputs, then
+the ONNX attributes in the order of the library's list, all of them. `roi_align_grad` takes `dy`
+before that and gives the gradient for the maps. The maps of a multi-scale operator are a list, as
+are their gradients. `pr_roi_pool_grad` and `deform_roi_pool_grad` have a second result, for the
+boxes and for the offset, and a last argument that says whether it is wanted; it is empty if not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ort_roialign._kernels import ABSENT, Attribute, Tensor, infer, run
+from ort_roialign._signatures import OPERATORS, Default, Signature
+from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
+
+NAMESPACE = "ort_roialign"
+_DEVICES = ("cpu", "cuda")
+_TYPE_NAMES = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.int64: "int64",
+}
+_TYPES = {name: type_ for type_, name in _TYPE_NAMES.items()}
+
+
+class _Forward:
+    """An operator of the table, as the functions that PyTorch registers for it.
+
+    Their arguments are those that the schema says: tensors, one list of tensors, attributes.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self.name = signature.name
+        self.function_name = signature.function_name
+        self.inputs = signature.inputs
+
+    def schema(self) -> str:
+        """The arguments and results in PyTorch's notation."""
+        arguments = [f"{self._input_type(name)} {name.lower()}" for name in self.inputs]
+        for name, default in self.signature.attributes.items():
+            arguments.append(f"{_attribute_type(default)} {name}")
+        return f"({', '.join(arguments + self._further_arguments())}) -> {self._result_type()}"
+
+    def _input_type(self, name: str) -> str:
+        if name == "X" and self.signature.variadic:
+            return "Tensor[]"
+        return "Tensor?" if name in self.signature.optional_inputs else "Tensor"
+
+    def _further_arguments(self) -> list[str]:
+        return []
+
+    def _result_type(self) -> str:
+        return "Tensor"
+
+    def _num_outputs(self, arguments: Sequence[Any]) -> int:
+        return 1
+
+    def _result(self, outputs: list[torch.Tensor]) -> Any:
+        """The kernel's outputs in the form that the schema says."""
+        return outputs[0]
+
+    def compute(self, *arguments: Any) -> Any:
+        """Run the kernel, without a copy of tensors that are contiguous."""
+        tensors = self.tensors(arguments)
+        attributes = self._attributes(arguments)
+        device = self._common_device(tensors)
+        inputs = [None if tensor is None else tensor.contiguous() for _, tensor in tensors]
+        c_inputs = [ABSENT if tensor is None else _c_tensor(self.name, tensor) for tensor in inputs]
+        outputs = [
+            torch.empty(expected.shape, dtype=_TYPES[expected.type_name], device=device)
+            for expected in infer(self.name, attributes, c_inputs, self._num_outputs(arguments))
+        ]
+        c_outputs = [_c_tensor(self.name, output) for output in outputs]
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                stream = torch.cuda.current_stream().cuda_stream
+                run(self.name, attributes, c_inputs, c_outputs, cuda_stream=stream)
+        else:
+            run(self.name, attributes, c_inputs, c_outputs, threads=torch.get_num_threads())
+        return self._result(outputs)
+
+    def tensors(self, arguments: Sequence[Any]) -> list[tuple[str, torch.Tensor | None]]:
+        """The inputs' names and tensors, with lists laid flat."""
+        given = zip(self.inputs, arguments[: len(self.inputs)], strict=True)
+        return [(name, each) for name, value in given for each in _as_list(value)]
+
+    def _attributes(self, arguments: Sequence[Any]) -> dict[str, Attribute]:
+        return dict(zip(self.signature.attributes, arguments[len(self.inputs) :], strict=False))
+
+    def _common_device(self, tensors: list[tuple[str, torch.Tensor | None]]) -> torch.device:
+        # The kernels get bare pointers: one to another device's memory would end the process.
+        first_name, first = next((name, each) for name, each in tensors if each is not None)
+        for name, tensor in tensors:
+            if tensor is not None and tensor.device != first.device:
+                raise InvalidArgumentError(
+                    f"{self.name}: {name} must be on {first.device}, as {first_name}; "
+                    f"got {tensor.device}"
+                )
+        return first.device
+
+    def fake(self, *arguments: Any) -> Any:
+        """A tensor of the output's type and shape, whose sizes may be symbols."""
+        inputs, attributes = dict(self.tensors(arguments)), self._attributes(arguments)
+        x, rois = inputs["X"], inputs["rois"]
+        assert x is not None
+        assert rois is not None
+        torch._check(x.dim() == 4, lambda: f"{self.name}: X must have 4 axes; got {x.dim()}")
+        torch._check(rois.dim() == 2, lambda: f"{self.name}: rois must have 2 axes")
+        height, width = attributes["output_height"], attributes["output_width"]
+        assert isinstance(height, int)
+        assert isinstance(width, int)
+        channels = x.shape[1]
+        if self.signature.channel_per_bin:
+            channels = channels // (height * width)
+        return x.new_empty((rois.shape[0], channels, height, width))
+
+
+class _Gradient(_Forward):
+    """The gradient operator of an operator of the table, likewise."""
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__(signature)
+        self.name += "Grad"
+        self.function_name += "_grad"
+        self.inputs = ("dY", *signature.inputs)
+        self.second = signature.gradients[1] if len(signature.gradients) > 1 else None
+
+    def _further_arguments(self) -> list[str]:
+        return [] if self.second is None else [f"bool with_d{self.second}"]
+
+    def _result_type(self) -> str:
+        if self.signature.variadic:
+            return "Tensor[]"
+        return "Tensor" if self.second is None else "(Tensor, Tensor)"
+
+    def _num_outputs(self, arguments: Sequence[Any]) -> int:
+        if self.second is None:
+            return sum(name == "X" for name, _ in self.tensors(arguments))
+        return 2 if arguments[-1] else 1
+
+    def _result(self, outputs: list[torch.Tensor]) -> Any:
+        if self.signature.variadic:
+            return outputs
+        if self.second is None:
+            return outputs[0]
+        return outputs[0], outputs[1] if len(outputs) > 1 else outputs[0].new_empty(0)
+
+    def fake(self, *arguments: Any) -> Any:
+        """Tensors of the gradients' types and shapes, whose sizes may be symbols."""
+        inputs = self.tensors(arguments)
+        outputs = [x.new_empty(x.shape) for name, x in inputs if name == "X" and x is not None]
+        if self.second is not None and arguments[-1]:
+            like = dict(inputs)[self.second]
+            if like is None:  # an offset that is left out is one of 0
+                dy: torch.Tensor = arguments[0]
+                like = dy[:, :1].expand(-1, 2, -1, -1)
+            outputs.append(like.new_empty(like.shape))
+        return self._result(outputs)
+
+
+def _as_list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _attribute_type(default: Default) -> str:
+    if default is None:
+        return "int"
+    return "float[]" if isinstance(default, tuple) else type(default).__name__
+
+
+def _c_tensor(operator: str, tensor: torch.Tensor) -> Tensor:
+    if tensor.dtype not in _TYPE_NAMES:
+        raise InvalidArgumentError(
+            f"{operator}: tensors must be of type {', '.join(_TYPE_NAMES.values())}; "
+            f"got {str(tensor.dtype).removeprefix('torch.')}"
+        )
+    return Tensor(tensor.data_ptr(), _TYPE_NAMES[tensor.dtype], tuple(tensor.shape))
+
+
+def _register(signature: Signature) -> None:
+    forward, gradient = _Forward(signature), _Gradient(signature)
+    for operator in (forward, gradient):
+        name = f"{NAMESPACE}::{operator.function_name}"
+        torch.library.define(name, operator.schema(), tags=torch.Tag.pt2_compliant_tag)
+        torch.library.impl(name, _DEVICES)(operator.compute)
+        torch.library.register_fake(name)(operator.fake)
+    _register_autograd(forward, gradient)
+
+
+def _register_autograd(forward: _Forward, gradient: _Gradient) -> None:
+    overload = getattr(getattr(torch.ops, NAMESPACE), gradient.function_name).default
+    num_inputs = len(forward.inputs)
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*(tensor for _, tensor in forward.tensors(inputs)))
+        ctx.attributes = inputs[num_inputs:]
+
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
+        inputs = list(ctx.saved_tensors)
+        if forward.signature.variadic:
+            inputs[num_inputs - 1 :] = [inputs[num_inputs - 1 :]]
+        if gradient.second is None:
+            gradients = {"X": overload(dy, *inputs, *ctx.attributes)}
+        else:
+            wanted = ctx.needs_input_grad[forward.inputs.index(gradient.second)]
+            dx, second = overload(dy, *inputs, *ctx.attributes, wanted)
+            gradients = {"X": dx, gradient.second: second if wanted else None}
+        return tuple(gradients.get(name) for name in forward.inputs) + (None,) * len(ctx.attributes)
+
+    def refuse(ctx: Any, *gradients: Any) -> None:
+        raise OrtRoiAlignError(f"{gradient.name}: {forward.name} has no second derivative here")
+
+    torch.library.register_autograd(
+        f"{NAMESPACE}::{forward.function_name}", backward, setup_context=save
+    )
+    torch.library.register_autograd(f"{NAMESPACE}::{gradient.function_name}", refuse)
+
+
+for _signature in OPERATORS.values():
+    _register(_signature)

@@ -1,0 +1,244 @@
+"""Modules with the signatures of torchvision's and mmcv's, around the functions."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ort_roialign.torch import _functional as functional
+from ort_roialign.torch._functional import Boxes, OutputSize
+
+
+class _Pooler(nn.Module):
+    """Shows its attributes when printed; what else it does, the derived class says."""
+
+    _shown: tuple[str, ...] = ()
+
+    def extra_repr(self) -> str:
+        """The attributes, as PyTorch prints them."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
+
+
+class RoIAlign(_Pooler):
+    """`roi_align` as a module, with torchvision's signature and `mode`.
+
+    Args:
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+        sampling_ratio: samples per bin and axis; 0 or less is adaptive.
+        aligned: whether half a cell is subtracted from the scaled boxes.
+        mode: "avg" or "max" of a bin's interpolated samples.
+    """
+
+    _shown = ("output_size", "spatial_scale", "sampling_ratio", "aligned", "mode")
+
+    def __init__(
+        self,
+        output_size: OutputSize,
+        spatial_scale: float,
+        sampling_ratio: int,
+        aligned: bool = False,
+        mode: str = "avg",
+    ) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.sampling_ratio = sampling_ratio
+        self.aligned = aligned
+        self.mode = mode
+
+    def forward(self, input: Tensor, rois: Boxes) -> Tensor:  # noqa: A002
+        """Return `roi_align` of maps [N, C, H, W] and boxes [K, 5] or a list of [L, 4]."""
+        return functional.roi_align(
+            input,
+            rois,
+            self.output_size,
+            self.spatial_scale,
+            self.sampling_ratio,
+            self.aligned,
+            self.mode,
+        )
+
+
+class RoIAlignRotated(_Pooler):
+    """`roi_align_rotated` as a module, with mmcv's signature and two keywords.
+
+    Args:
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+        sampling_ratio: samples per bin and axis; 0 or less is adaptive.
+        aligned: whether half a cell is subtracted from the scaled centres.
+        clockwise: whether a positive angle turns a box clockwise.
+        mode: "avg" or "max" of a bin's interpolated samples.
+        angle_unit: "radians" or "degrees".
+    """
+
+    _shown = (
+        "output_size",
+        "spatial_scale",
+        "sampling_ratio",
+        "aligned",
+        "clockwise",
+        "mode",
+        "angle_unit",
+    )
+
+    def __init__(
+        self,
+        output_size: OutputSize,
+        spatial_scale: float,
+        sampling_ratio: int = 0,
+        aligned: bool = True,
+        clockwise: bool = False,
+        *,
+        mode: str = "avg",
+        angle_unit: str = "radians",
+    ) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.sampling_ratio = sampling_ratio
+        self.aligned = aligned
+        self.clockwise = clockwise
+        self.mode = mode
+        self.angle_unit = angle_unit
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:  # noqa: A002
+        """Return `roi_align_rotated` of maps [N, C, H, W] and boxes [K, 6]."""
+        return functional.roi_align_rotated(
+            input,
+            rois,
+            self.output_size,
+            self.spatial_scale,
+            self.sampling_ratio,
+            self.aligned,
+            self.clockwise,
+            mode=self.mode,
+            angle_unit=self.angle_unit,
+        )
+
+
+class RoIPool(_Pooler):
+    """`roi_pool` as a module, with torchvision's signature.
+
+    Args:
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+    """
+
+    _shown = ("output_size", "spatial_scale")
+
+    def __init__(self, output_size: OutputSize, spatial_scale: float) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, rois: Boxes) -> Tensor:  # noqa: A002
+        """Return `roi_pool` of maps [N, C, H, W] and boxes [K, 5] or a list of [L, 4]."""
+        return functional.roi_pool(input, rois, self.output_size, self.spatial_scale)
+
+
+class PSRoIAlign(_Pooler):
+    """`ps_roi_align` as a module, with torchvision's signature.
+
+    Args:
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+        sampling_ratio: samples per bin and axis; 0 or less is adaptive.
+    """
+
+    _shown = ("output_size", "spatial_scale", "sampling_ratio")
+
+    def __init__(self, output_size: OutputSize, spatial_scale: float, sampling_ratio: int) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.sampling_ratio = sampling_ratio
+
+    def forward(self, input: Tensor, rois: Boxes) -> Tensor:  # noqa: A002
+        """Return `ps_roi_align` of maps [N, C, H, W] and boxes [K, 5] or a list of [L, 4]."""
+        return functional.ps_roi_align(
+            input, rois, self.output_size, self.spatial_scale, self.sampling_ratio
+        )
+
+
+class PSRoIPool(_Pooler):
+    """`ps_roi_pool` as a module, with torchvision's signature.
+
+    Args:
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+    """
+
+    _shown = ("output_size", "spatial_scale")
+
+    def __init__(self, output_size: OutputSize, spatial_scale: float) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, rois: Boxes) -> Tensor:  # noqa: A002
+        """Return `ps_roi_pool` of maps [N, C, H, W] and boxes [K, 5] or a list of [L, 4]."""
+        return functional.ps_roi_pool(input, rois, self.output_size, self.spatial_scale)
+
+
+class PrRoIPool(_Pooler):
+    """`prroi_pool` as a module, with mmcv's signature.
+
+    Args:
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+    """
+
+    _shown = ("output_size", "spatial_scale")
+
+    def __init__(self, output_size: OutputSize, spatial_scale: float = 1.0) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, features: Tensor, rois: Tensor) -> Tensor:
+        """Return `prroi_pool` of maps [N, C, H, W] and boxes [K, 5]."""
+        return functional.prroi_pool(features, rois, self.output_size, self.spatial_scale)
+
+
+class DeformRoIPool(_Pooler):
+    """`deform_roi_pool` as a module, with mmcv's signature.
+
+    Args:
+        output_size: bins PH, PW, or one number for both.
+        spatial_scale: feature cells per image pixel.
+        sampling_ratio: samples per bin and axis; 0 or less is adaptive.
+        gamma: part of the box's size that an offset of 1 is.
+    """
+
+    _shown = ("output_size", "spatial_scale", "sampling_ratio", "gamma")
+
+    def __init__(
+        self,
+        output_size: OutputSize,
+        spatial_scale: float = 1.0,
+        sampling_ratio: int = 0,
+        gamma: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.sampling_ratio = sampling_ratio
+        self.gamma = gamma
+
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002
+        rois: Tensor,
+        offset: Tensor | None = None,
+    ) -> Tensor:
+        """Return `deform_roi_pool` of maps [N, C, H, W], boxes [K, 5], offset [K, 2, PH, PW]."""
+        return functional.deform_roi_pool(
+            input,
+            rois,
+            offset,
+            self.output_size,
+            self.spatial_scale,
+            self.sampling_ratio,
+            self.gamma,
+        )
