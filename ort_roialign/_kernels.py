@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ort_roialign._library import get_library_path
+from ort_roialign._library import LIBRARY_VARIABLE, get_library_path
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 # As the library numbers them.
@@ -129,16 +129,17 @@ def run(
     _check(_function("ort_roialign_run"), call)
 
 
-@functools.cache
-def _library(path: str) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(path)
-    except OSError as error:
-        raise OrtRoiAlignError(f"{path} is not a library of ort_roialign: {error}") from error
-
-
 def _function(name: str) -> Any:
-    function = getattr(_library(get_library_path()), name)
+    return _function_of(os.environ.get(LIBRARY_VARIABLE), name)
+
+
+@functools.cache  # looking for the library takes longer than a small call
+def _function_of(_override: str | None, name: str) -> Any:
+    path = get_library_path()
+    try:
+        function = getattr(ctypes.CDLL(path), name)
+    except (OSError, AttributeError) as error:
+        raise OrtRoiAlignError(f"{path} is not a library of ort_roialign: {error}") from error
     function.restype = ctypes.c_int32
     function.argtypes = (ctypes.POINTER(_CCall), ctypes.c_char_p, ctypes.c_size_t)
     return function

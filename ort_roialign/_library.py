@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _LIBRARY_NAME = "libort_roialign.so"
-_OVERRIDE = "ORT_ROIALIGN_LIBRARY"
+LIBRARY_VARIABLE = "ORT_ROIALIGN_LIBRARY"
 OLDEST_ONNXRUNTIME = (1, 18)
 
 # The library sets this entry on a SessionOptions that has its operators.
@@ -42,11 +42,11 @@ def get_library_path() -> str:
         LibraryNotFoundError: The library is missing from the installation, or the variable names
             no file.
     """
-    override = os.environ.get(_OVERRIDE)
+    override = os.environ.get(LIBRARY_VARIABLE)
     if override:
         if not Path(override).is_file():
             raise LibraryNotFoundError(
-                f"{_OVERRIDE} must name the shared library of ort_roialign; got {override}"
+                f"{LIBRARY_VARIABLE} must name the shared library of ort_roialign; got {override}"
             )
         return str(Path(override).resolve())
     places = _package_directories()
@@ -56,7 +56,7 @@ def get_library_path() -> str:
             return str(candidate)
     raise LibraryNotFoundError(
         f"{_LIBRARY_NAME} was not found in {', '.join(places)}; install the package with "
-        f"`pip install .` from its sources, or set {_OVERRIDE} to the library's path"
+        f"`pip install .` from its sources, or set {LIBRARY_VARIABLE} to the library's path"
     )
 
 

@@ -28,7 +28,7 @@ class CallAttributes : public AttributeReader {
       const std::string name = call_.attributes[index].name;
       const auto& known = entry.schema.attributes;
       if (std::find(known.begin(), known.end(), name) != known.end()) continue;
-      throw InvalidArgument(text(entry.name, ": there is no attribute ", name));
+      throw InvalidArgument(text(entry.name, ": the attributes must be those that it has; got ", name));
     }
   }
 
@@ -74,8 +74,15 @@ const OperatorEntry& find_operator(const std::string& name) {
   throw InvalidArgument(text("ort_roialign: there is no operator ", name));
 }
 
-Shape shape_of(const OrtRoiAlignTensor& tensor) {
-  return tensor.data == nullptr && tensor.rank == 0 ? Shape{} : Shape(tensor.shape, tensor.shape + tensor.rank);
+constexpr int32_t kMostAxes = 4;
+
+// A scalar is there, and has a wrong shape; nothing at all is an optional tensor that is left out.
+bool is_present(const OrtRoiAlignTensor& tensor) { return tensor.data != nullptr || tensor.rank > 0; }
+
+int64_t count_elements(const Shape& shape) {
+  int64_t count = 1;
+  for (const int64_t size : shape) count *= size;
+  return count;
 }
 
 class HostMemory : public ScratchMemory {
@@ -96,7 +103,7 @@ class CheckedCall {
     params_ = entry_.read_params(attributes, entry_.name);
     check_inputs();
     entry_.check_shapes(entry_.name, params_.get(), shapes_);
-    check_number_of_outputs();
+    check_number_of_outputs(entry_.name, entry_.schema, shapes_.size(), static_cast<size_t>(call.num_outputs));
   }
 
   // What an output must be.
@@ -122,14 +129,21 @@ class CheckedCall {
       const bool given = index < static_cast<size_t>(call_.num_inputs);
       kernel_call.inputs.push_back({given ? call_.inputs[index].data : nullptr, type_of_input(index), shapes_[index]});
     }
+    kernel_call.outputs.resize(most_outputs(entry_.schema, shapes_.size()));
     for (int64_t index = 0; index < call_.num_outputs; ++index) {
-      kernel_call.outputs.push_back({call_.outputs[index].data, shape_of(output(index))});
+      const OrtRoiAlignTensor expected = output(index);
+      const Shape shape(expected.shape, expected.shape + expected.rank);
+      const OutputSpec& spec = spec_of(entry_.schema.outputs, index);
+      if (call_.outputs[index].data == nullptr && spec.presence == Presence::kRequired && count_elements(shape) > 0) {
+        throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have memory; got none"));
+      }
+      kernel_call.outputs[index] = {call_.outputs[index].data, shape};
     }
     const size_t type = std::find(kMapTypes.begin(), kMapTypes.end(), map_type_) - kMapTypes.begin();
     const Kernel kernel = (*kernels)[entry_.index][static_cast<size_t>(entry_.direction)][type];
     ThreadTeam team(call_.threads);
     HostMemory scratch;
-    const cpu::Settings settings = cpu::read_settings();
+    const cpu::Settings settings = call_.on_cuda != 0 ? cpu::Settings{} : cpu::read_settings();
     kernel_call.parallel_for = [&](int64_t count, const std::function<void(int64_t)>& task) { team.run(count, task); };
     kernel_call.scratch = &scratch;
     kernel_call.cpu_settings = &settings;
@@ -152,20 +166,35 @@ class CheckedCall {
     }
     for (size_t index = 0; index < std::max(given, specs.size()); ++index) {
       const InputSpec& spec = spec_of(specs, index);
-      const bool present = index < given && call_.inputs[index].rank > 0;
-      if (!present && spec.presence != Presence::kOptional) {
-        throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have shape ", spec.shape, "; got ",
-                                   index < given ? "[]" : "no such input"));
+      if (index < given && is_present(call_.inputs[index])) {
+        take_input(spec, call_.inputs[index]);
+      } else if (spec.presence == Presence::kOptional) {
+        shapes_.push_back(absent_shape());
+      } else {
+        throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have shape ", spec.shape, "; got none"));
       }
-      shapes_.push_back(present ? Shape(call_.inputs[index].shape, call_.inputs[index].shape + call_.inputs[index].rank)
-                                : Shape{});
-      if (present) check_type(spec, static_cast<ElementType>(call_.inputs[index].type));
     }
     const bool half = map_type_ == ElementType::kFloat16 || map_type_ == ElementType::kBFloat16;
     if (rois_type_ != map_type_ && !(half && rois_type_ == ElementType::kFloat32)) {
       throw InvalidArgument(text(entry_.name, ": rois must be of type ", type_name(map_type_), ", as X",
                                  half ? ", or float32" : "", "; got ", type_name(rois_type_)));
     }
+  }
+
+  void take_input(const InputSpec& spec, const OrtRoiAlignTensor& tensor) {
+    if (tensor.rank < 0 || tensor.rank > kMostAxes || tensor.type < 0 ||
+        tensor.type > static_cast<int32_t>(ElementType::kInt64)) {
+      throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have 0 to ", kMostAxes,
+                                 " axes and a type of 0 to 4; got ", tensor.rank, " axes and type ", tensor.type));
+    }
+    const Shape shape(tensor.shape, tensor.shape + tensor.rank);
+    const bool negative = std::any_of(shape.begin(), shape.end(), [](int64_t size) { return size < 0; });
+    if (negative || (tensor.data == nullptr && count_elements(shape) > 0)) {
+      throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have memory for its shape; got ", to_text(shape),
+                                 tensor.data == nullptr ? " without memory" : ""));
+    }
+    shapes_.push_back(shape);
+    check_type(spec, static_cast<ElementType>(tensor.type));
   }
 
   void check_type(const InputSpec& spec, ElementType type) {
@@ -185,19 +214,10 @@ class CheckedCall {
     has_map_type_ = true;
   }
 
-  void check_number_of_outputs() const {
-    const std::vector<OutputSpec>& specs = entry_.schema.outputs;
-    const bool variadic = specs.back().presence == Presence::kVariadic;
-    const size_t most = specs.size() + (variadic ? shapes_.size() - entry_.schema.inputs.size() : 0);
-    if (call_.num_outputs < 1 || static_cast<size_t>(call_.num_outputs) > most) {
-      throw InvalidArgument(text(entry_.name, ": there must be 1 to ", most, " outputs; got ", call_.num_outputs));
-    }
-  }
-
   const OrtRoiAlignCall& call_;
   const OperatorEntry& entry_;
   std::shared_ptr<const void> params_;
-  std::vector<Shape> shapes_;  // of the inputs; of one that is left out []
+  std::vector<Shape> shapes_;  // of the inputs
   ElementType map_type_ = ElementType::kFloat32;
   ElementType rois_type_ = ElementType::kFloat32;
   bool has_map_type_ = false;

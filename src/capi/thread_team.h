@@ -2,12 +2,14 @@
 // Nothing outlives it, so a process may fork at any other time.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -38,7 +40,7 @@ class ThreadTeam {
     }
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      while (static_cast<int>(workers_.size()) < threads_ - 1) workers_.emplace_back([this] { work(); });
+      start_workers(std::min<int64_t>(threads_, count) - 1);
       task_ = &task;
       count_ = count;
       next_ = 0;
@@ -53,6 +55,14 @@ class ThreadTeam {
   }
 
  private:
+  // Where the system gives no more threads, those that there are do the work.
+  void start_workers(int64_t wanted) {
+    try {
+      while (static_cast<int64_t>(workers_.size()) < wanted) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+    }
+  }
+
   void work() {
     for (int64_t seen = 0;;) {
       {

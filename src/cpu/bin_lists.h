@@ -87,15 +87,16 @@ class BinLists<Region, Real, false> {
  public:
   BinLists(const Region& region, int32_t bins_y, int32_t bins_x, int32_t) : region_(region), bins_x_(bins_x) {
     ends_.reserve(static_cast<size_t>(bins_y) * bins_x);
-    for (int32_t bin_y = 0; bin_y < bins_y; ++bin_y) {
-      for (int32_t bin_x = 0; bin_x < bins_x; ++bin_x) {
-        region.visit_samples(bin_y, bin_x, [&](const auto& sample) {
-          if (!sample.inside) return;
-          for (int cell = 0; cell < sample.kCells; ++cell) cells_.push_back({sample.offset[cell], sample.weight[cell]});
+    for (int32_t bin_y = 0; bin_y < bins_y && listed_; ++bin_y) {
+      for (int32_t bin_x = 0; bin_x < bins_x && listed_; ++bin_x) {
+        visit(bin_y, bin_x, [&](int64_t offset, Real weight) {
+          if (cells_.size() < kMostCells) cells_.push_back({offset, weight});
         });
         ends_.push_back(cells_.size());
+        listed_ = cells_.size() < kMostCells;
       }
     }
+    if (!listed_) cells_ = {};
   }
 
   Real divisor(int32_t bin_y, int32_t bin_x) const { return region_.divisor(bin_y, bin_x); }
@@ -103,32 +104,42 @@ class BinLists<Region, Real, false> {
   template <typename T>
   Real weighted_sum(int32_t bin_y, int32_t bin_x, const T* plane) const {
     Real sum = 0;
-    for (auto cell = begin(bin_y, bin_x); cell != end(bin_y, bin_x); ++cell) {
-      sum += cell->weight * widen(plane[cell->offset]);
-    }
+    for_each_cell(bin_y, bin_x, [&](int64_t offset, Real weight) { sum += weight * widen(plane[offset]); });
     return sum;
   }
 
   void scatter(int32_t bin_y, int32_t bin_x, Real gradient, Real* plane) const {
-    for (auto cell = begin(bin_y, bin_x); cell != end(bin_y, bin_x); ++cell) {
-      plane[cell->offset] += cell->weight * gradient;
-    }
+    for_each_cell(bin_y, bin_x, [&](int64_t offset, Real weight) { plane[offset] += weight * gradient; });
   }
 
  private:
+  // More cells are laid anew for each channel instead of being kept: 16 MB.
+  static constexpr size_t kMostCells = size_t{1} << 20;
+
   struct Cell {
     int64_t offset;  // in a plane
     Real weight;
   };
 
-  size_t bin(int32_t bin_y, int32_t bin_x) const { return static_cast<size_t>(bin_y) * bins_x_ + bin_x; }
-  const Cell* begin(int32_t bin_y, int32_t bin_x) const {
-    return cells_.data() + (bin(bin_y, bin_x) == 0 ? 0 : ends_[bin(bin_y, bin_x) - 1]);
+  template <typename Body>
+  void visit(int32_t bin_y, int32_t bin_x, Body body) const {
+    region_.visit_samples(bin_y, bin_x, [&](const auto& sample) {
+      for (int cell = 0; sample.inside && cell < sample.kCells; ++cell) body(sample.offset[cell], sample.weight[cell]);
+    });
   }
-  const Cell* end(int32_t bin_y, int32_t bin_x) const { return cells_.data() + ends_[bin(bin_y, bin_x)]; }
+
+  template <typename Body>
+  void for_each_cell(int32_t bin_y, int32_t bin_x, Body body) const {
+    if (!listed_) return visit(bin_y, bin_x, body);
+    const size_t bin = static_cast<size_t>(bin_y) * bins_x_ + bin_x;
+    for (size_t cell = bin == 0 ? 0 : ends_[bin - 1]; cell < ends_[bin]; ++cell) {
+      body(cells_[cell].offset, cells_[cell].weight);
+    }
+  }
 
   const Region& region_;
   int32_t bins_x_;
+  bool listed_ = true;
   std::vector<Cell> cells_;
   std::vector<size_t> ends_;
 };

@@ -55,8 +55,7 @@ class Engine {
       if (call.outputs[number].data != nullptr) backward_of_map(call, problem, regions.data(), number);
     }
     if constexpr (Op::kRoiSlopes + Op::kOffsetSlopes > 0) {
-      const void* wanted = call.outputs.size() > 1 ? call.outputs[1].data : nullptr;
-      if (wanted != nullptr) backward_of_slopes(call, problem, regions.data());
+      if (call.outputs[1].data != nullptr) backward_of_slopes(call, problem, regions.data());
     }
   }
 
@@ -76,9 +75,7 @@ class Engine {
                             const int64_t* rois, int64_t num_rois) {
     T* output = static_cast<T*>(call.outputs[0].data);
     int64_t* winners = nullptr;
-    if constexpr (Op::kHasWinnerOutput) {
-      if (call.outputs.size() > 1) winners = static_cast<int64_t*>(call.outputs[1].data);
-    }
+    if constexpr (Op::kHasWinnerOutput) winners = static_cast<int64_t*>(call.outputs[1].data);
     const int64_t groups = divide_up(problem.channels, kChannelsPerTask);
     call.parallel_for(num_rois * groups, [&](int64_t task) {
       const int64_t roi = rois != nullptr ? rois[task / groups] : task / groups;

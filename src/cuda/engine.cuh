@@ -22,9 +22,7 @@ struct Engine {
     T* output = static_cast<T*>(call.outputs[0].data);
     if (is_maximum(problem)) {
       int64_t* winners = nullptr;
-      if constexpr (Op::kHasWinnerOutput) {
-        if (call.outputs.size() > 1) winners = static_cast<int64_t*>(call.outputs[1].data);
-      }
+      if constexpr (Op::kHasWinnerOutput) winners = static_cast<int64_t*>(call.outputs[1].data);
       if constexpr (Op::kHasMaximum) {
         launch_tasks(pool_maximum<Op, T>, count_bin_tasks(problem), call.cuda_stream, problem, output, winners);
       }
@@ -44,7 +42,7 @@ struct Engine {
       if constexpr (Op::kHasAverage) gather(call, problem, AverageGradient<Op, T>{output_gradient});
     }
     if constexpr (Op::kRoiSlopes + Op::kOffsetSlopes > 0) {
-      void* wanted = call.outputs.size() > 1 ? call.outputs[1].data : nullptr;
+      void* wanted = call.outputs[1].data;
       if (wanted != nullptr) backward_of_slopes(call, problem, output_gradient, wanted);
     }
   }

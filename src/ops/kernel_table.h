@@ -48,7 +48,7 @@ struct KernelCall {
   std::string operator_name;  // for error texts
   const void* params = nullptr;
   std::vector<InputTensor> inputs;
-  std::vector<OutputTensor> outputs;
+  std::vector<OutputTensor> outputs;            // all that there can be
   ParallelFor parallel_for;                     // CPU kernels
   ScratchMemory* scratch = nullptr;             // CPU kernels
   const cpu::Settings* cpu_settings = nullptr;  // CPU kernels

@@ -46,7 +46,7 @@ struct Declaration {
     if constexpr (kInputs.offset >= 0) {
       const Shape expected{rois[0], 2, params.output_height, params.output_width};
       const Shape& offset = inputs[kInputs.offset];
-      if (!offset.empty() && offset != expected) {
+      if (!is_absent(offset) && offset != expected) {
         throw InvalidArgument(text(op, ": offset must have shape [num_rois, 2, output_height, output_width] = ",
                                    to_text(expected), "; got ", to_text(offset)));
       }

@@ -22,7 +22,7 @@ struct OperatorEntry {
   // The shapes of the outputs.
   std::vector<ShapeRule> (*output_shapes)(const void* params);
 
-  // Throws InvalidArgument where the inputs' shapes do not fit together. An absent input has no dimensions.
+  // Throws InvalidArgument where the inputs' shapes do not fit together. An absent input has absent_shape().
   void (*check_shapes)(const std::string& op, const void* params, const std::vector<Shape>& inputs);
 };
 

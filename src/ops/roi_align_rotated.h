@@ -30,14 +30,14 @@ struct RoiAlignRotated : SingleMapOperator<RotatedBox> {
     using Real = ComputeType<T>;
     const auto box = RotatedBox<Real>::of(roi.values);
     const Real scale = static_cast<Real>(params.spatial_scale);
-    const Real offset = params.half_pixel ? static_cast<Real>(0.5) : static_cast<Real>(0);
     constexpr double kRadiansPerDegree = 0.017453292519943295;
-    const double radians = static_cast<double>(box.angle) * (params.degrees ? kRadiansPerDegree : 1.0);
+    const double angle = static_cast<double>(box.angle);
+    const double radians = params.degrees ? angle * kRadiansPerDegree : angle;
     const auto [sine, cosine] = sine_and_cosine(radians);
     return {lay_centred(params, box.full_height_image * scale, params.output_height, map.height),
             lay_centred(params, box.full_width_image * scale, params.output_width, map.width),
-            box.centre_y_image * scale - offset,
-            box.centre_x_image * scale - offset,
+            edge_feature(box.centre_y_image, scale, params.half_pixel),
+            edge_feature(box.centre_x_image, scale, params.half_pixel),
             static_cast<Real>(params.clockwise ? -sine : sine),
             static_cast<Real>(cosine)};
   }

@@ -73,7 +73,11 @@ struct OutputSpec {
   Presence presence = Presence::kRequired;
 };
 
-// Evaluates a rule on the inputs' shapes. An input that is absent has no dimensions.
+// The shape of an optional input that is left out.
+inline Shape absent_shape() { return {-1}; }
+inline bool is_absent(const Shape& shape) { return shape.size() == 1 && shape[0] == -1; }
+
+// Evaluates a rule on the inputs' shapes, none of which is absent.
 inline Shape evaluate(const ShapeRule& rule, const std::vector<Shape>& inputs) {
   Shape shape;
   shape.reserve(rule.size());
@@ -81,8 +85,7 @@ inline Shape evaluate(const ShapeRule& rule, const std::vector<Shape>& inputs) {
     if (dimension.input < 0) {
       shape.push_back(dimension.constant);
     } else {
-      const Shape& from = inputs[dimension.input];
-      shape.push_back((from.empty() ? 0 : from[dimension.axis]) / dimension.divisor);
+      shape.push_back(inputs[dimension.input][dimension.axis] / dimension.divisor);
     }
   }
   return shape;
@@ -120,6 +123,20 @@ struct Schema {
   std::vector<OutputSpec> outputs;
   std::vector<const char*> attributes;
 };
+
+// How many outputs there are at most: a variadic one has as many tensors as the variadic input that it follows.
+inline size_t most_outputs(const Schema& schema, size_t num_inputs) {
+  const bool variadic = schema.outputs.back().presence == Presence::kVariadic;
+  return schema.outputs.size() + (variadic ? num_inputs - schema.inputs.size() : 0);
+}
+
+inline void check_number_of_outputs(const std::string& op, const Schema& schema, size_t num_inputs,
+                                    size_t num_outputs) {
+  const size_t most = most_outputs(schema, num_inputs);
+  if (num_outputs < 1 || num_outputs > most) {
+    throw InvalidArgument(text(op, ": there must be 1 to ", most, " outputs; got ", num_outputs));
+  }
+}
 
 inline std::string to_text(const Shape& shape) {
   std::string joined = "[";

@@ -44,11 +44,14 @@ class NodeAttributes : public AttributeReader {
   std::optional<std::vector<float>> reals(const char* name) const override {
     size_t size = 0;
     if (!succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &size))) {
+      size = 0;
+    }
+    if (size == 0) {  // also what ONNX Runtime says of a list of another type
       refuse_other_type(name, "a list of floats");
       return std::nullopt;
     }
     std::vector<float> values(size);
-    if (size > 0) check(api_.KernelInfoGetAttributeArray_float(info_, name, values.data(), &size));
+    check(api_.KernelInfoGetAttributeArray_float(info_, name, values.data(), &size));
     return values;
   }
 
@@ -76,9 +79,11 @@ class NodeAttributes : public AttributeReader {
 
   // True also for a single value.
   bool is_list(const char* name) const {
-    size_t size = 0;
-    return succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size)) ||
-           succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &size));
+    size_t integers = 0;
+    size_t floats = 0;
+    const bool has_integers = succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &integers));
+    const bool has_floats = succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &floats));
+    return (has_integers && integers > 0) || (has_floats && floats > 0);
   }
 
   // ONNX Runtime reports an attribute of another type as it does an absent one; a default in its place would be a

@@ -125,8 +125,10 @@ class Node {
     op_.entry->check_shapes(op_.entry->name, params_.get(), shapes);
     size_t num_outputs = 0;
     check(op_.api->KernelContext_GetOutputCount(context, &num_outputs));
+    check_number_of_outputs(op_.entry->name, op_.entry->schema, num_inputs, num_outputs);
+    call.outputs.resize(most_outputs(op_.entry->schema, num_inputs));
     for (size_t index = 0; index < num_outputs; ++index) {
-      call.outputs.push_back(output(context, index, evaluate(rule_of(output_shapes_, index), shapes)));
+      call.outputs[index] = output(context, index, evaluate(rule_of(output_shapes_, index), shapes));
     }
     if (op_.provider == kCudaProvider) {
       check(op_.api->KernelContext_GetGPUComputeStream(context, &call.cuda_stream));
@@ -147,7 +149,7 @@ class Node {
     check(api.KernelContext_GetInputCount(context, &count));
     const OrtValue* value = nullptr;
     if (index < count) check(api.KernelContext_GetInput(context, index, &value));
-    if (value == nullptr) return {};
+    if (value == nullptr) return {nullptr, op_.types.map, absent_shape()};
     OrtTensorTypeAndShapeInfo* info = nullptr;
     check(api.GetTensorTypeAndShape(value, &info));
     const Owned<OrtTensorTypeAndShapeInfo> owner(info, api.ReleaseTensorTypeAndShapeInfo);

@@ -118,12 +118,6 @@ struct KnownTypes {
   }
 };
 
-// A variadic output has as many tensors as the variadic input that it follows.
-size_t count_outputs(const Schema& schema, size_t num_inputs) {
-  const bool variadic = schema.outputs.back().presence == Presence::kVariadic;
-  return schema.outputs.size() + (variadic ? num_inputs - schema.inputs.size() : 0);
-}
-
 }  // namespace
 
 OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInferContext* context) {
@@ -141,7 +135,7 @@ OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInfer
       if (spec_of(schema.inputs, index).type == TypeRule::kMapOrFloat32) types.rois = inputs.back().type;
     }
     const std::vector<ShapeRule> rules = shape_rules_or_unknown(*self.entry, InferenceAttributes(api, context));
-    const size_t num_outputs = count_outputs(schema, num_inputs);
+    const size_t num_outputs = most_outputs(schema, num_inputs);
     for (size_t index = 0; index < num_outputs; ++index) {
       PartialShape output = infer(rule_of(rules, index), inputs);
       output.type = types.of(spec_of(schema.outputs, index).type);

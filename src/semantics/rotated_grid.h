@@ -1,7 +1,8 @@
 // The samples of a rotated RoI: a grid as RoIAlign's, turned about the RoI's centre (detectron2 ROIAlignRotated; mmcv
 // RoIAlignRotated).
 //
-// Sine and cosine are rounded from float64, so that processors and GPUs agree on them.
+// Sine and cosine are rounded from float64, so that processors and GPUs agree on them in float32, for angles up to some
+// 10^7 radians.
 #pragma once
 
 #include <cmath>
@@ -58,7 +59,7 @@ struct RotatedGrid {
   template <typename Visit>
   ORT_ROIALIGN_HD void visit_samples(int32_t bin_y, int32_t bin_x, Visit&& visit) const {
     if (y.grid == 0 || x.grid == 0) return;
-    const Range rows = reaching_rows(bin_y);
+    const Range rows = reaching_rows(bin_y, bin_x);
     bool visited_outside = false;
     const auto visit_outside = [&](int64_t id) {
       if (!visited_outside) visit(SampleType::outside(id));
@@ -121,15 +122,26 @@ struct RotatedGrid {
         inside_range(x.grid, y.extent, [&](int32_t column) { return y_feature(along_y, x.position(bin_x, column)); });
     const Range by_x =
         inside_range(x.grid, x.extent, [&](int32_t column) { return x_feature(along_y, x.position(bin_x, column)); });
-    const Range both{by_y.begin > by_x.begin ? by_y.begin : by_x.begin, by_y.end < by_x.end ? by_y.end : by_x.end};
+    const Range both = by_y.within(by_x);
     return both.empty() ? Range{0, 0} : both;
   }
 
   // The rows of a bin's grid that may reach into the map, so that a RoI of any size costs no more than the part of it
   // that covers the map, and a margin for rounding.
-  ORT_ROIALIGN_HD Range reaching_rows(int32_t bin_y) const {
+  ORT_ROIALIGN_HD Range reaching_rows(int32_t bin_y, int32_t bin_x) const {
     constexpr int32_t kFewRows = 64;
     if (y.grid <= kFewRows) return {0, y.grid};
+    const Range near = rows_near_map(bin_y);
+    const Range by_y =
+        rows_spanning(bin_y, bin_x, y.extent, [&](Real along_y, Real along_x) { return y_feature(along_y, along_x); });
+    const Range by_x =
+        rows_spanning(bin_y, bin_x, x.extent, [&](Real along_y, Real along_x) { return x_feature(along_y, along_x); });
+    const Range rows = near.within(by_y).within(by_x);
+    return rows.empty() ? Range{0, 0} : rows;
+  }
+
+  // The rows whose line, if it were endless, meets the map.
+  ORT_ROIALIGN_HD Range rows_near_map(int32_t bin_y) const {
     double low = 0;
     double high = 0;
     for (int corner = 0; corner < 4; ++corner) {
@@ -139,13 +151,32 @@ struct RotatedGrid {
       if (corner == 0 || along < low) low = along;
       if (corner == 0 || along > high) high = along;
     }
-    constexpr double kRounding = 1e-6;  // some units in the last place of float32
+    constexpr double kRounding = sizeof(Real) == sizeof(float) ? 1e-6 : 2e-15;  // some units in the last place
     const double size = std::abs(static_cast<double>(centre_y_feature)) +
                         std::abs(static_cast<double>(centre_x_feature)) +
                         std::abs(static_cast<double>(y.start_feature)) + std::abs(static_cast<double>(x.start_feature));
     const double margin = 1 + kRounding * size;
     return range_between(y.grid, static_cast<Real>(low - margin), static_cast<Real>(high + margin),
                          [&](int32_t row) { return y.position(bin_y, row); });
+  }
+
+  // The rows that are not with both ends on one side of the map, along one of its axes: at the ends, too, coordinates
+  // are monotonous in the row.
+  template <typename Coordinate>
+  ORT_ROIALIGN_HD Range rows_spanning(int32_t bin_y, int32_t bin_x, int32_t extent, Coordinate coordinate) const {
+    const auto at = [&](int32_t row, bool higher) {
+      const Real along_y = y.position(bin_y, row);
+      const Real first = coordinate(along_y, x.position(bin_x, 0));
+      const Real last = coordinate(along_y, x.position(bin_x, x.grid - 1));
+      return (first > last) == higher ? first : last;
+    };
+    const Real end = static_cast<Real>(extent);
+    const bool up = at(0, true) <= at(y.grid - 1, true);
+    const int32_t first =
+        first_where(y.grid, [&](int32_t row) { return up ? at(row, true) >= -1 : at(row, false) <= end; });
+    const int32_t past =
+        first_where(y.grid, [&](int32_t row) { return up ? at(row, false) > end : at(row, true) < -1; });
+    return {first, past};
   }
 
   // The cells that samples between two coordinates read; none where all lie outside the map.

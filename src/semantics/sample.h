@@ -14,6 +14,10 @@ struct Range {
 
   ORT_ROIALIGN_HD bool empty() const { return begin >= end; }
   ORT_ROIALIGN_HD int32_t size() const { return empty() ? 0 : end - begin; }
+  // What both have in common; empty where that is nothing.
+  ORT_ROIALIGN_HD Range within(Range other) const {
+    return {begin > other.begin ? begin : other.begin, end < other.end ? end : other.end};
+  }
   ORT_ROIALIGN_HD bool contains(int32_t index) const { return index >= begin && index < end; }
   ORT_ROIALIGN_HD bool overlaps(Range other) const { return begin < other.end && other.begin < end; }
 };

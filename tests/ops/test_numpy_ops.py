@@ -202,7 +202,7 @@ def test_errors(arguments: tuple[Any, ...], options: dict[str, Any], text: str) 
 
 
 def test_errors_of_other_functions() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"X must have shape .*; got no such input"):
+    with pytest.raises(InvalidArgumentError, match=r"X must have shape .*; got none"):
         ops.multi_scale_roi_align(ROIS, IMAGES, spatial_scales=[1.0])
     with pytest.raises(InvalidArgumentError, match="spatial_scales must be a list of floats"):
         ops.multi_scale_roi_align(ROIS, IMAGES, X, spatial_scales=1)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from plugin import ELEMENT_TYPES, INPUTS, OUTPUTS, Device, make_model
+from plugin import ELEMENT_TYPES, INPUTS, OUTPUTS, PYRAMID, Device, make_model
 
 SIZE = {"output_height": 7, "output_width": 5}
 SHAPES = {"X": ["N", "C", "H", "W"], "rois": ["R", 4], "batch_indices": ["R"]}
@@ -19,7 +19,8 @@ SHAPES = {"X": ["N", "C", "H", "W"], "rois": ["R", 4], "batch_indices": ["R"]}
 def types_of(x_type: str = "float32", rois_type: str | None = None) -> dict[str, Any]:
     x = ELEMENT_TYPES[x_type]
     rois = ELEMENT_TYPES[rois_type or x_type]
-    return {"dY": x, "X": x, "rois": rois, "batch_indices": np.dtype(np.int64)}
+    types = dict.fromkeys(("dY", "X", *PYRAMID, "offset"), x)
+    return {**types, "rois": rois, "batch_indices": np.dtype(np.int64)}
 
 
 def load(device: Device, model: onnx.ModelProto, optimized: Path | None = None) -> Any:
@@ -111,13 +112,45 @@ ONNX_NAMES = {
     [(name, name) for name in ELEMENT_TYPES] + [("float16", "float32"), ("bfloat16", "float32")],
 )
 def test_types_follow_the_map(cpu_device, operator, x_type, rois_type):
-    model = make_model(operator, SIZE, types_of(x_type, rois_type))
+    levels = {"spatial_scales": [0.5, 0.25, 0.125]} if operator.startswith("Multi") else {}
+    model = make_model(operator, SIZE | levels, types_of(x_type, rois_type))
     # Without the Casts of bfloat16, and with outputs whose types are not declared.
     node = next(node for node in model.graph.node if node.op_type == operator)
     del model.graph.output[:]
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in node.output)
     found = [output.type for output in load(cpu_device, model).get_outputs()]
-    assert found == [ONNX_NAMES[x_type], "tensor(int64)"][: len(OUTPUTS[operator])]
+    types = {None: "tensor(int64)", "rois": ONNX_NAMES[rois_type]}
+    assert found == [types.get(like, ONNX_NAMES[x_type]) for like in OUTPUTS[operator].values()]
+
+
+def test_the_family_carries_dimensions(cpu_device):
+    levels = {"spatial_scales": [0.5, 0.25, 0.125]}
+    maps = {name: ["N", "C", f"H{name}", f"W{name}"] for name in PYRAMID}
+    shapes = SHAPES | maps | {"dY": ["R", "C", 7, 5], "offset": ["R", 2, 7, 5]}
+    found = {
+        operator: inferred_shapes(cpu_device, operator, shapes, **SIZE, **attributes)
+        for operator, attributes in (
+            ("MultiScaleRoiAlign", levels),
+            ("MultiScaleRoiAlignGrad", levels),
+            ("PrRoiPoolGrad", {}),
+            ("DeformRoiPoolGrad", {}),
+        )
+    }
+    assert found == {
+        "MultiScaleRoiAlign": [["R", "C", 7, 5]],
+        "MultiScaleRoiAlignGrad": list(maps.values()),
+        "PrRoiPoolGrad": [SHAPES["X"], ["R", 4]],
+        "DeformRoiPoolGrad": [SHAPES["X"], ["R", 2, 7, 5]],
+    }
+
+
+def test_position_sensitive_channels_are_divided(cpu_device):
+    shapes = SHAPES | {"X": ["N", 105, "H", "W"]}
+    assert inferred_shapes(cpu_device, "PsRoiAlign", shapes, **SIZE) == [["R", 3, 7, 5]]
+    ((num_rois, channels, *bins),) = inferred_shapes(cpu_device, "PsRoiPool", SHAPES, **SIZE)
+    assert (num_rois, bins) == ("R", [7, 5])
+    assert isinstance(channels, str)
+    assert channels != "C"  # a thirty-fifth of it
 
 
 def with_shape_of_output(shapes: Any) -> onnx.ModelProto:
