@@ -103,12 +103,10 @@ class PooledForward {
       const int64_t page = plans_.page(begin);
       int64_t end = begin + 1;
       while (end < plans_.size() && plans_.page(end) == page) ++end;
-      pages_.push_back({problem_.map_of_page(page), planes_of(page), begin, end, nullptr});
+      pages_.push_back({plans_.map(begin), plans_.planes(begin), begin, end, nullptr});
       begin = end;
     }
   }
-
-  const FeatureMap<T>& map_of(int64_t index) const { return problem_.map_of_page(plans_.page(index)); }
 
   // Of all maps that any RoI is pooled from.
   int64_t bytes_of_maps() const {
@@ -119,11 +117,6 @@ class PooledForward {
       last = page.map.data;
     }
     return cells * problem_.channels * int64_t{sizeof(T)};
-  }
-
-  const T* planes_of(int64_t page) const {
-    const FeatureMap<T>& map = problem_.map_of_page(page);
-    return map.data + problem_.plane_offset(map, problem_.image_of_page(page), 0);
   }
 
   // What the RoIs read of each page.
@@ -183,7 +176,7 @@ class PooledForward {
       const RoiPlan& plan = plans_[index];
       const int32_t width = plan.column_end - plan.column_begin;
       all_fit_direct = all_fit_direct && fits_direct(plan);
-      most_cells = std::max(most_cells, std::min<double>(bin_taps(plan.y), map_of(index).height) * width);
+      most_cells = std::max(most_cells, std::min<double>(bin_taps(plan.y), plans_.map(index).height) * width);
       work.add(work_of(plan));
     }
     const double far = far_part(static_cast<double>(bytes_of_maps()));
@@ -240,10 +233,9 @@ class PooledForward {
   }
 
   void pool_direct(DirectPoolJob<T>& job, int64_t index, int64_t channel_begin, int64_t channel_end) {
-    const int64_t page = plans_.page(index);
-    job.planes = planes_of(page);
-    job.plane_size = problem_.map_of_page(page).plane_size();
-    job.width = problem_.map_of_page(page).width;
+    job.planes = plans_.planes(index);
+    job.plane_size = plans_.map(index).plane_size();
+    job.width = plans_.map(index).width;
     kernels_.pool_direct(job, plans_[index], channel_begin, channel_end);
   }
 
@@ -255,7 +247,7 @@ class PooledForward {
       const RoiBound& bound = plans_.bound_of(index);
       const double rows = static_cast<double>(problem_.params.output_height) * bound.y.points * bound.y.taps;
       const double columns = static_cast<double>(problem_.params.output_width) * bound.x.points * bound.x.taps;
-      const double steps = std::min<double>(columns, map_of(index).width) / kGroup + 1;
+      const double steps = std::min<double>(columns, plans_.map(index).width) / kGroup + 1;
       cost_ +=
           few_channels_cost(static_cast<double>(problem_.bins()), rows * steps, static_cast<double>(problem_.channels));
     }

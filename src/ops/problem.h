@@ -66,10 +66,6 @@ struct Problem {
   ORT_ROIALIGN_HD int64_t page(int64_t roi, const Region& region) const {
     return region.map_number * num_images + batch_indices[roi];
   }
-  ORT_ROIALIGN_HD const FeatureMap<T>& map_of_page(int64_t page) const {
-    return map(static_cast<int32_t>(page / num_images));
-  }
-  ORT_ROIALIGN_HD int64_t image_of_page(int64_t page) const { return page % num_images; }
 
   // The channel of the map that a bin of a channel of the output reads.
   ORT_ROIALIGN_HD int64_t map_channel(int64_t channel, int32_t bin_y, int32_t bin_x) const {
