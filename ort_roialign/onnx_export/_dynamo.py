@@ -12,8 +12,9 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return the table that makes the exporter write this package's operators.
 
     Pass it as `torch.onnx.export(..., dynamo=True, custom_translation_table=...)`. It covers
-    `torchvision::roi_align` and `torchvision::roi_pool`, whichever function or module calls them.
-    A file exported this way needs the plugin; `add_fallback` removes that need.
+    `roi_align`, `roi_pool`, `ps_roi_align` and `ps_roi_pool` of torchvision, and all operators of
+    `ort_roialign.torch`, whichever function or module calls them. A file exported this way needs
+    the plugin; `add_fallback` removes that need.
 
     Returns:
         A new dict: PyTorch operator -> function that builds its ONNX nodes.

@@ -54,8 +54,9 @@ def export(
     mode that the module is in.
 
     Args:
-        module: the module; `torchvision.ops.roi_align`, `roi_pool` and the modules and detectors
-            built on them are recognised.
+        module: the module; `roi_align`, `roi_pool`, `ps_roi_align` and `ps_roi_pool` of
+            `torchvision.ops`, all of `ort_roialign.torch`, and the modules and detectors built on
+            them are recognised.
         args: example positional inputs, as `torch.onnx.export` takes them.
         path: the file to write; weights go into `<name>.data` beside it if they exceed 2 GB.
         opset_version: default-domain opset; at least 18 with `dynamo`, 16 without. 18 is what both
@@ -77,8 +78,9 @@ def export(
 
     Raises:
         InvalidArgumentError: if an argument does not go with the chosen exporter.
-        ExportError: if the exporter fails or its file does not pass `onnx.checker`; the exporter's
-            own error is the cause.
+        ExportError: if the exporter fails, its own error being the cause; if its file does not pass
+            `onnx.checker`; or if `fallback` and there can be no functions for it, see
+            `add_fallback`.
     """
     path = Path(path)
     _check_arguments(opset_version, dynamo, dynamic_shapes, dynamic_axes)

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from ort_roialign import reference
-from ort_roialign.errors import InvalidArgumentError
+from ort_roialign._signatures import OPERATORS, Signature
+from ort_roialign.errors import ExportError, InvalidArgumentError
 from ort_roialign.onnx_export._domain import DOMAIN, ensure_domain_import
 from ort_roialign.onnx_export._functions import FUNCTIONS
 from ort_roialign.onnx_export._functions._text import parse
 
 # What checks the attributes of each operator that has a function.
 _REFERENCES: dict[str, Callable[..., object]] = {
-    "RoiAlign": reference.roi_align,
-    "RoiPool": reference.roi_pool,
+    name: getattr(reference, signature.function_name) for name, signature in OPERATORS.items()
 }
 
 # The functions use CastLike (15) and coordinate_transformation_mode of RoiAlign (16).
@@ -28,7 +29,9 @@ _LOWEST_OPSET = 16
 _LOWEST_IR_VERSION = 8
 
 
-def fallback_function(name: str, opset_version: int = 18) -> onnx.FunctionProto:
+def fallback_function(
+    name: str, opset_version: int = 18, *, num_inputs: int | None = None
+) -> onnx.FunctionProto:
     """Return an operator of the domain `ort_roialign` as a function of standard ONNX operators.
 
     The function gives the kernel's results, up to the last digits, for every attribute value, in
@@ -37,17 +40,23 @@ def fallback_function(name: str, opset_version: int = 18) -> onnx.FunctionProto:
     with the RoI where an adaptive grid does. A batch index out of range fails with the text of a
     standard operator, and a box that is not finite is not refused.
 
+    The functions of MultiScaleRoiAlign and MultiScaleRoiAlignRotated call RoiAlign and
+    RoiAlignRotated, whose functions the model needs too.
+
     Args:
         name: operator name without its domain, such as "RoiAlign".
         opset_version: version of the default domain that the model which will hold the function
             imports; at least 16. onnxruntime inlines a function at its model's version, so the
             body has to be made for that version.
+        num_inputs: how many inputs the nodes have that will call the function; by default all that
+            the operator has, and one map for an operator with a list of them.
 
     Returns:
         The function; the model needs an import of the domain `ort_roialign` too.
 
     Raises:
-        InvalidArgumentError: if the operator has no function, or the opset is too low.
+        InvalidArgumentError: if the operator has no function, the opset is too low, or the operator
+            cannot have so many inputs.
     """
     if name not in FUNCTIONS:
         raise InvalidArgumentError(
@@ -58,15 +67,19 @@ def fallback_function(name: str, opset_version: int = 18) -> onnx.FunctionProto:
             f"fallback_function: opset_version must be at least {_LOWEST_OPSET}; "
             f"got {opset_version}"
         )
-    return parse(FUNCTIONS[name](opset_version))
+    signature = OPERATORS[name]
+    count = len(signature.inputs) if num_inputs is None else num_inputs
+    _check_num_inputs(signature, count)
+    return parse(FUNCTIONS[name].text(opset_version, count))
 
 
 def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
     """Add to a model the function of each of this package's operators that it uses, in place.
 
     Operators whose function the model already holds, or that have no function, are left alone. A
-    node that leaves out an optional output gets an empty name for it.
-    Functions have to be added after all optimisation: optimisers inline them.
+    node that leaves out an optional output gets an empty name for it, and one that has an empty
+    name for an input at its end loses that. Functions have to be added after all optimisation:
+    optimisers inline them.
 
     Args:
         model: the model; changed in place.
@@ -76,26 +89,63 @@ def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Raises:
         InvalidArgumentError: if the model imports a default-domain opset below 16, or a node has
-            an attribute that the operator refuses.
+            an attribute or a number of inputs that the operator refuses.
+        ExportError: if nodes of one operator have different numbers of inputs: a function has one.
     """
     present = {function.name for function in model.functions if function.domain == DOMAIN}
     bodies = [model.graph.node, *(function.node for function in model.functions)]
     used = [node for body in bodies for node in _all_nodes(body) if node.domain == DOMAIN]
-    missing = sorted(({node.op_type for node in used} - present) & FUNCTIONS.keys())
+    missing = ({node.op_type for node in used} - present) & FUNCTIONS.keys()
     if not missing:
         return model
     opset = _default_opset(model)
-    for node in used:
-        if node.op_type in missing:
-            _check_attributes(node)
-    functions = {name: fallback_function(name, opset) for name in missing}
+    callers = [node for node in used if node.op_type in missing]
+    for node in callers:
+        _drop_empty_inputs_at_end(node)
+    num_inputs = _numbers_of_inputs(callers)
+    for node in callers:
+        _check_attributes(node)
+    called = {name for caller in missing for name in FUNCTIONS[caller].calls}
+    functions = {
+        name: fallback_function(name, opset, num_inputs=num_inputs.get(name))
+        for name in sorted(missing | (called - present))
+    }
     model.functions.extend(functions.values())
-    for node in used:
-        if node.op_type in functions:
-            _write_out_omitted_outputs(node, functions[node.op_type])
+    for node in callers:
+        _write_out_omitted_outputs(node, functions[node.op_type])
     model.ir_version = max(model.ir_version, _LOWEST_IR_VERSION)
     ensure_domain_import(model)
     return model
+
+
+def _drop_empty_inputs_at_end(node: onnx.NodeProto) -> None:
+    """Leave out what is left out by an empty name; it means the same."""
+    while node.input and not node.input[-1]:
+        del node.input[-1]
+
+
+def _numbers_of_inputs(nodes: Iterable[onnx.NodeProto]) -> dict[str, int]:
+    """Return how many inputs the nodes of each operator have."""
+    numbers: dict[str, int] = {}
+    for node in nodes:
+        name, count = node.op_type, len(node.input)
+        _check_num_inputs(OPERATORS[name], count)
+        if numbers.setdefault(name, count) != count:
+            raise ExportError(
+                f"add_fallback: all nodes of {name} must have the same number of inputs, because "
+                f"a model can hold one function of that name; got {numbers[name]} and {count}; "
+                f"without functions (fallback=False) the model runs on the plugin"
+            )
+    return numbers
+
+
+def _check_num_inputs(signature: Signature, count: int) -> None:
+    least = len(signature.inputs) - len(signature.optional_inputs)
+    most = None if signature.variadic else len(signature.inputs)
+    if count < least or (most is not None and count > most):
+        allowed = f"at least {least}" if most is None else f"{least} to {most}"
+        allowed = str(most) if least == most else allowed
+        raise InvalidArgumentError(f"{signature.name}: inputs must be {allowed}; got {count}")
 
 
 def _write_out_omitted_outputs(node: onnx.NodeProto, function: onnx.FunctionProto) -> None:
@@ -113,9 +163,18 @@ def _check_attributes(node: onnx.NodeProto) -> None:
         name: value.decode() if isinstance(value, bytes) else value
         for name, value in attributes.items()
     }
-    no_map = np.zeros((0, 1, 1, 1), np.float32)
-    no_rois = np.zeros((0, 4), np.float32)
-    _REFERENCES[node.op_type](no_map, no_rois, np.zeros(0, np.int64), **attributes)
+    signature = OPERATORS[node.op_type]
+    num_maps = len(node.input) - len(signature.inputs) + 1 if signature.variadic else 1
+    columns = 5 if "angle_unit" in signature.attributes else 4
+    inputs: list[npt.NDArray[np.float32] | npt.NDArray[np.int64]] = []
+    for name in signature.inputs:
+        if name == "X":
+            inputs += [np.zeros((0, 0, 1, 1), np.float32)] * num_maps
+        elif name == "rois":
+            inputs.append(np.zeros((0, columns), np.float32))
+        elif name == "batch_indices":
+            inputs.append(np.zeros(0, np.int64))
+    _REFERENCES[node.op_type](*inputs, **attributes)
 
 
 def _default_opset(model: onnx.ModelProto) -> int:

@@ -24,7 +24,8 @@ def register_symbolics(opset: int) -> None:
 
     Applies to `torch.onnx.export(..., dynamo=False, opset_version=v)` for every `v` from `opset` up
     to the next opset with a symbolic of its own (torchvision registers at 11 and 16), until
-    `unregister_symbolics(opset)`. Calling it again changes nothing.
+    `unregister_symbolics(opset)`. Calling it again changes nothing. Covers what `translation_table`
+    covers.
 
     Args:
         opset: default-domain opset; the one that will be exported is the safe choice.

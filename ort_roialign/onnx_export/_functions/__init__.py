@@ -1,13 +1,46 @@
 """This package's operators in standard ONNX operators, one module an operator."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from ort_roialign.onnx_export._functions import roi_align, roi_pool
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-# Operator name -> its function's text for a given default-domain opset.
-FUNCTIONS: dict[str, Callable[[int], str]] = {
-    "RoiAlign": roi_align.text,
-    "RoiPool": roi_pool.text,
+from ort_roialign.onnx_export._functions import (
+    deform_roi_pool,
+    multi_scale,
+    pr_roi_pool,
+    ps_roi_align,
+    ps_roi_pool,
+    roi_align,
+    roi_align_rotated,
+    roi_pool,
+)
+
+
+@dataclass(frozen=True)
+class Function:
+    """An operator's function.
+
+    Attributes:
+        text: gives the function's text for a default-domain opset and a number of inputs.
+        calls: the operators of this package that it calls, which need a function too.
+    """
+
+    text: Callable[[int, int], str]
+    calls: tuple[str, ...] = ()
+
+
+# By name of the operator.
+FUNCTIONS: Mapping[str, Function] = {
+    "RoiAlign": Function(roi_align.text),
+    "MultiScaleRoiAlign": Function(multi_scale.text, ("RoiAlign",)),
+    "RoiAlignRotated": Function(roi_align_rotated.text),
+    "MultiScaleRoiAlignRotated": Function(multi_scale.text_rotated, ("RoiAlignRotated",)),
+    "RoiPool": Function(roi_pool.text),
+    "PsRoiAlign": Function(ps_roi_align.text),
+    "PsRoiPool": Function(ps_roi_pool.text),
+    "PrRoiPool": Function(pr_roi_pool.text),
+    "DeformRoiPool": Function(deform_roi_pool.text),
 }
 
-__all__ = ["FUNCTIONS"]
+__all__ = ["FUNCTIONS", "Function"]

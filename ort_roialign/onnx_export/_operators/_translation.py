@@ -1,4 +1,4 @@
-"""What both exporters need to know of an operator, and the conversions operators share."""
+"""What both exporters need to know of an operator, and the nodes that operators share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,26 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript import opset18
 
+from ort_roialign._signatures import OPERATORS, Default, Signature
 from ort_roialign.errors import ExportError
 from ort_roialign.onnx_export._domain import DOMAIN, DOMAIN_VERSION
 
 _FLOATING = ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)"]
+_INDEX = "tensor(int64)"
 _TYPES = [
     ("T", _FLOATING, "feature map"),
     ("TRois", _FLOATING, "boxes: the type of the map, or float32 for a half-precision map"),
-    ("TIndex", ["tensor(int64)"], "indices"),
+    ("TIndex", [_INDEX], "indices"),
+    ("TAny", [*_FLOATING, _INDEX], "any of those"),
 ]
+_TYPE_OF_INPUT = {"X": "T", "rois": "TRois", "batch_indices": "TIndex", "offset": "T"}
+_ATTRIBUTE_TYPES: dict[type, tuple[OpSchema.AttrType, str]] = {
+    int: (OpSchema.AttrType.INT, "i"),
+    float: (OpSchema.AttrType.FLOAT, "f"),
+    str: (OpSchema.AttrType.STRING, "s"),
+    tuple: (OpSchema.AttrType.FLOATS, "f"),
+}
+_HALF_PRECISION = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -40,82 +51,144 @@ class Translation:
     torchscript: Callable[..., Any]
 
 
-def roi_operator(
-    name: str, attributes: Mapping[str, OpSchema.AttrType], outputs: Mapping[str, str]
-) -> Any:
-    """Return an operator that onnxscript can call with inputs X, rois, batch_indices.
+def attribute_type(default: Default) -> type:
+    """Return the Python type of an attribute with this default: a tuple for a list of floats."""
+    return int if default is None else type(default)
 
-    The schema stays out of ONNX's global registry: importing this package must not change how
-    other code checks models.
+
+def _has_argmax(name: str) -> bool:
+    return name == "RoiPool"
+
+
+def _schema(signature: Signature) -> OpSchema:
+    """Return what onnxscript has to know of an operator.
+
+    All attributes are required, because a function's defaults never reach the kernel. The schema
+    stays out of ONNX's global registry: importing this package must not change how other code
+    checks models.
+    """
+    option = OpSchema.FormalParameterOption
+    if signature.variadic:
+        # The exporter writes the inputs before a list twice, unless all are in the list.
+        inputs = [
+            OpSchema.FormalParameter(
+                "inputs", "TAny", param_option=option.Variadic, is_homogeneous=False
+            )
+        ]
+    else:
+        inputs = [
+            OpSchema.FormalParameter(
+                name,
+                _TYPE_OF_INPUT[name],
+                param_option=option.Optional
+                if name in signature.optional_inputs
+                else option.Single,
+            )
+            for name in signature.inputs
+        ]
+    outputs = {"Y": "T", "argmax": "TIndex"} if _has_argmax(signature.name) else {"Y": "T"}
+    return OpSchema(
+        signature.name,
+        DOMAIN,
+        DOMAIN_VERSION,
+        inputs=inputs,
+        outputs=[OpSchema.FormalParameter(name, type_) for name, type_ in outputs.items()],
+        type_constraints=_TYPES,
+        attributes=[
+            OpSchema.Attribute(name, _ATTRIBUTE_TYPES[attribute_type(default)][0], required=True)
+            for name, default in signature.attributes.items()
+        ],
+    )
+
+
+def dynamo_node(name: str, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Write an operator's node with the torch.export-based exporter.
 
     Args:
         name: operator name without its domain.
-        attributes: attribute name -> type; all required, because a function's defaults never reach
-            the kernel.
-        outputs: output name -> type letter of `_TYPES`.
+        inputs: the exporter's values, in the operator's order; None at the end for what is absent.
+        attributes: all of the operator's.
+
+    Returns:
+        Y, and RoiPool's argmax, else None.
+
+    Raises:
+        ExportError: if an attribute is a value that is only known at run time.
     """
-    schema = OpSchema(
-        name,
-        DOMAIN,
-        DOMAIN_VERSION,
-        inputs=[
-            OpSchema.FormalParameter("X", "T"),
-            OpSchema.FormalParameter("rois", "TRois"),
-            OpSchema.FormalParameter("batch_indices", "TIndex"),
-        ],
-        outputs=[OpSchema.FormalParameter(output, type_) for output, type_ in outputs.items()],
-        type_constraints=_TYPES,
-        attributes=[
-            OpSchema.Attribute(attribute, type_, required=True)
-            for attribute, type_ in attributes.items()
-        ],
-    )
+    signature = OPERATORS[name]
+    constants = {
+        attribute: constant(name, attribute, attributes[attribute], attribute_type(default))
+        for attribute, default in signature.attributes.items()
+    }
     opset = onnxscript.values.Opset(DOMAIN, DOMAIN_VERSION)
-    return onnxscript.values.Op(opset, name, schema)
+    operator: Any = onnxscript.values.Op(opset, name, _schema(signature))
+    outputs = operator(*inputs, **constants)
+    return outputs if _has_argmax(name) else (outputs, None)
 
 
-def constant_int(operator: str, argument: str, value: object) -> int:
-    """Return an integer that becomes a node attribute.
+def torchscript_node(
+    g: Any, name: str, inputs: Sequence[Any], attributes: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """Write an operator's node with the TorchScript exporter, as `dynamo_node`.
+
+    Without type and shape of Y [R, C, PH, PW] the exporter does not know the rank, and writes an If
+    where something depends on it.
+    """
+    signature = OPERATORS[name]
+    written = {
+        f"{attribute}_{_ATTRIBUTE_TYPES[attribute_type(default)][1]}": attributes[attribute]
+        for attribute, default in signature.attributes.items()
+    }
+    # The exporter keeps an empty name for an input that is absent; a list's end says it as well.
+    present = [value for value in inputs if value is not None]
+    num_outputs = 2 if _has_argmax(name) else 1
+    outputs = g.op(f"{DOMAIN}::{name}", *present, **written, outputs=num_outputs)
+    pooled, argmax = outputs if _has_argmax(name) else (outputs, None)
+
+    like = inputs[signature.inputs.index("X")]
+    bins = [attributes["output_height"], attributes["output_width"]]
+    map_sizes = like.type().varyingSizes()
+    num_channels = map_sizes[1] if map_sizes else None
+    if signature.channel_per_bin and num_channels is not None:
+        num_channels //= bins[0] * bins[1]
+    pooled.setType(like.type().with_sizes([None, num_channels, *bins]))
+    if argmax is not None:
+        argmax.setType(pooled.type().with_dtype(torch.int64))
+    return pooled, argmax
+
+
+def constant(operator: str, argument: str, value: object, type_: type) -> Any:
+    """Return a value that becomes a node attribute, in the attribute's type.
 
     Raises:
         ExportError: if the exporter passes a value that is only known at run time.
     """
-    if isinstance(value, int):
-        return value
+    words = {int: "integer", float: "number", str: "string", tuple: "list of numbers"}
+    if type_ is tuple and isinstance(value, (list, tuple)):
+        return [constant(operator, argument, each, float) for each in value]
+    if isinstance(value, (int, float) if type_ is float else type_):
+        return type_(value)
     raise ExportError(
-        f"{operator}: {argument} must be a Python integer when the module is exported, because it "
-        f"becomes an attribute of the node; got {value}"
+        f"{operator}: {argument} must be a Python {words[type_]} when the module is exported, "
+        f"because it becomes an attribute of the node; got {value}"
     )
 
 
-def split_rois_dynamo(X: Any, rois: Any) -> tuple[Any, Any]:  # noqa: N803
-    """Return boxes [R, 4] and batch indices [R] from torchvision's rois [R, 5].
+def boxes_dynamo(X: Any, boxes: Any) -> Any:  # noqa: N803
+    """Return boxes in a type that goes with the map's.
 
-    The boxes of a half-precision map become float32, the only other type the operators take.
+    Those of a half-precision map become float32, the only other type the operators take.
     """
-    op: Any = opset18  # its type hints know values of eager mode only
-    boxes = op.Gather(rois, op.Constant(value_ints=[1, 2, 3, 4]), axis=1)
-    first_column = op.Gather(rois, op.Constant(value_int=0), axis=1)
-    if X.dtype in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16):
-        boxes = op.Cast(boxes, to=onnx.TensorProto.FLOAT)
-    return boxes, op.Cast(first_column, to=onnx.TensorProto.INT64)
+    if X.dtype in _HALF_PRECISION and boxes.dtype in (None, *_HALF_PRECISION):
+        op: Any = opset18  # its type hints know values of eager mode only
+        return op.Cast(boxes, to=onnx.TensorProto.FLOAT)
+    return boxes
 
 
-def split_rois_torchscript(g: Any, X: Any, rois: Any) -> tuple[Any, Any]:  # noqa: N803
-    """Return boxes [R, 4] and batch indices [R], as `split_rois_dynamo`."""
-    coordinates = g.op("Constant", value_t=torch.tensor([1, 2, 3, 4]))
-    boxes = g.op("Gather", rois, coordinates, axis_i=1)
-    first_column = g.op("Gather", rois, g.op("Constant", value_t=torch.tensor(0)), axis_i=1)
-    if X.type().scalarType() in ("Half", "BFloat16"):
-        boxes = g.op("Cast", boxes, to_i=onnx.TensorProto.FLOAT)
-    return boxes, g.op("Cast", first_column, to_i=onnx.TensorProto.INT64)
-
-
-def set_pooled_type(value: Any, like: Any, sizes: Sequence[int]) -> None:
-    """Tell the TorchScript exporter an output's type and shape [R, C, PH, PW].
-
-    Without it the exporter does not know the rank, and writes an If where it depends on it.
-    """
-    map_sizes = like.type().varyingSizes()
-    num_channels = map_sizes[1] if map_sizes else None
-    value.setType(like.type().with_sizes([None, num_channels, *sizes]))
+def boxes_torchscript(g: Any, X: Any, boxes: Any) -> Any:  # noqa: N803
+    """Return boxes in a type that goes with the map's, as `boxes_dynamo`."""
+    half_precision = ("Half", "BFloat16")
+    types = [value.type().scalarType() for value in (X, boxes)]
+    if types[0] in half_precision and types[1] in (None, *half_precision):
+        return g.op("Cast", boxes, to_i=onnx.TensorProto.FLOAT)
+    return boxes
