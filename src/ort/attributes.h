@@ -77,13 +77,11 @@ class NodeAttributes : public AttributeReader {
     return value;
   }
 
-  // True also for a single value.
+  // True also for a single value, and of a list of any type: that of another one counts as empty.
   bool is_list(const char* name) const {
-    size_t integers = 0;
-    size_t floats = 0;
-    const bool has_integers = succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &integers));
-    const bool has_floats = succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &floats));
-    return (has_integers && integers > 0) || (has_floats && floats > 0);
+    size_t size = 0;
+    return succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size)) ||
+           succeeds(api_, api_.KernelInfoGetAttributeArray_float(info_, name, nullptr, &size));
   }
 
   // ONNX Runtime reports an attribute of another type as it does an absent one; a default in its place would be a

@@ -9,7 +9,7 @@ import pytest
 import tolerances
 from family import BINS, CASES, HEIGHT, NUM_IMAGES, SCALE, WIDTH, Case
 from numpy.testing import assert_allclose, assert_array_equal
-from plugin import ELEMENT_TYPES, OUTPUTS, PYRAMID, forced_kernels, run
+from plugin import ELEMENT_TYPES, INPUTS, OUTPUTS, PYRAMID, forced_kernels, run
 
 import ort_roialign
 
@@ -17,6 +17,11 @@ import ort_roialign
 @pytest.fixture(params=list(CASES))
 def case(request) -> Case:
     return CASES[request.param]
+
+
+def test_every_operator_has_a_case():
+    operators = {case.operator for case in CASES.values()}
+    assert operators | {f"{operator}Grad" for operator in operators} == set(INPUTS)
 
 
 @pytest.mark.parametrize("type_name", list(ELEMENT_TYPES))
