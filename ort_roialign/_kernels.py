@@ -161,23 +161,31 @@ def _c_call(
     outputs: Sequence[Tensor],
 ) -> _CCall:
     # ctypes arrays hold what they point to, so the call keeps all of it alive.
-    c_attributes = [_c_attribute(name, value) for name, value in attributes.items()]
+    c_attributes = [_c_attribute(operator, name, value) for name, value in attributes.items()]
     return _CCall(
         op=operator.encode(),
         attributes=(_CAttribute * len(c_attributes))(*c_attributes),
         num_attributes=len(c_attributes),
-        inputs=(_CTensor * len(inputs))(*map(_c_tensor, inputs)),
+        inputs=(_CTensor * len(inputs))(*(_c_tensor(operator, each) for each in inputs)),
         num_inputs=len(inputs),
-        outputs=(_CTensor * len(outputs))(*map(_c_tensor, outputs)),
+        outputs=(_CTensor * len(outputs))(*(_c_tensor(operator, each) for each in outputs)),
         num_outputs=len(outputs),
     )
 
 
-def _c_attribute(name: str, value: Attribute) -> _CAttribute:
+def _c_attribute(operator: str, name: str, value: Attribute) -> _CAttribute:
     attribute = _CAttribute(name=name.encode())
     if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidArgumentError(
+                f"{operator}: attribute {name} must be text without NUL; got {value!r}"
+            )
         attribute.kind, attribute.text = _TEXT, value.encode()
     elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise InvalidArgumentError(
+                f"{operator}: attribute {name} must be an integer of 64 bits; got {value}"
+            )
         attribute.kind, attribute.integer = _INTEGER, value
     elif isinstance(value, float):
         attribute.kind, attribute.real = _REAL, value
@@ -187,10 +195,10 @@ def _c_attribute(name: str, value: Attribute) -> _CAttribute:
     return attribute
 
 
-def _c_tensor(tensor: Tensor) -> _CTensor:
+def _c_tensor(operator: str, tensor: Tensor) -> _CTensor:
     if len(tensor.shape) > _MOST_AXES:
         raise InvalidArgumentError(
-            f"ort_roialign: tensors must have at most {_MOST_AXES} axes; got {list(tensor.shape)}"
+            f"{operator}: tensors must have at most {_MOST_AXES} axes; got {list(tensor.shape)}"
         )
     shape = (ctypes.c_int64 * _MOST_AXES)(*tensor.shape)
     return _CTensor(

@@ -39,6 +39,11 @@ class Signature:
     gradients: tuple[str, ...] = ("X",)
     channel_per_bin: bool = False
 
+    def gradient_reads_maps(self, attributes: Mapping[str, object]) -> bool:
+        """Whether the gradient depends on the maps' values, not on their sizes alone."""
+        linear = "mode" in self.attributes or self.channel_per_bin
+        return not linear or attributes.get("mode") == "max"
+
     @property
     def function_name(self) -> str:
         """The name in snake_case, that Python functions have: "roi_align"."""

@@ -6,7 +6,10 @@ A tolerance is `(rtol, atol)` as `numpy.testing.assert_allclose` takes it. Test 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 
 class Tolerance(NamedTuple):
@@ -38,6 +41,17 @@ GRADIENT = {
     "bfloat16": Tolerance(1e-2, 1e-2),
 }
 
+
+def gradient_of_any_size(type_name: str, expected: npt.NDArray[Any]) -> Tolerance:
+    """The tolerance of a gradient of boxes or offsets.
+
+    They add up what all channels and cells of a bin give, or of all bins, times a scale: where the
+    largest is above 10, the absolute tolerance is one relative to a tenth of it.
+    """
+    rtol, atol = GRADIENT[type_name]
+    return Tolerance(rtol, atol * max(1.0, float(np.abs(expected).max(initial=0)) / 10))
+
+
 # ONNX publishes RoiAlign's inputs and outputs with four decimals, the outputs being those of the
 # inputs before rounding: half a unit of the last decimal for either, and float32 rounding on top.
 PRINTED_4_DECIMALS = Tolerance(0.0, 1.01e-4)
@@ -47,8 +61,9 @@ PRINTED_4_DECIMALS = Tolerance(0.0, 1.01e-4)
 # cells, and neighbouring cells differ by a few units.
 RESIZED_IMAGE = Tolerance(1e-3, 1e-3)
 
-# A central difference in float64 with the step 2^-14 around a loss of order 10: its rounding, 10 *
+# A central difference in float64 with this step around a loss of order 10: its rounding, 10 *
 # 2^-53, divided by the step.
+FINITE_DIFFERENCE_STEP = 2.0**-14
 FINITE_DIFFERENCE = Tolerance(1e-9, 1e-9)
 
 # Share of an exported detector's detections that must be eager PyTorch's. The two differ by about

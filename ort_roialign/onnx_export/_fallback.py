@@ -6,13 +6,14 @@ With the plugin, onnxruntime takes the kernel; without it, onnxruntime inlines t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from ort_roialign import reference
-from ort_roialign._signatures import OPERATORS, Signature
+from ort_roialign._signatures import OPERATORS, Default, Signature
 from ort_roialign.errors import ExportError, InvalidArgumentError
 from ort_roialign.onnx_export._domain import DOMAIN, ensure_domain_import
 from ort_roialign.onnx_export._functions import FUNCTIONS
@@ -21,6 +22,15 @@ from ort_roialign.onnx_export._functions._text import parse
 # What checks the attributes of each operator that has a function.
 _REFERENCES: dict[str, Callable[..., object]] = {
     name: getattr(reference, signature.function_name) for name, signature in OPERATORS.items()
+}
+
+# How ONNX names the type of an attribute with a default of some type.
+_ATTRIBUTE_TYPES: dict[type, tuple[str, int]] = {
+    int: ("an integer", onnx.AttributeProto.INT),
+    type(None): ("an integer", onnx.AttributeProto.INT),
+    float: ("a float", onnx.AttributeProto.FLOAT),
+    str: ("a string", onnx.AttributeProto.STRING),
+    tuple: ("a list of floats", onnx.AttributeProto.FLOATS),
 }
 
 # The functions use CastLike (15) and coordinate_transformation_mode of RoiAlign (16).
@@ -158,12 +168,12 @@ def _write_out_omitted_outputs(node: onnx.NodeProto, function: onnx.FunctionProt
 
 def _check_attributes(node: onnx.NodeProto) -> None:
     """Raise the error that a kernel would raise: standard operators cannot refuse an attribute."""
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    attributes = {
-        name: value.decode() if isinstance(value, bytes) else value
-        for name, value in attributes.items()
-    }
     signature = OPERATORS[node.op_type]
+    attributes = {
+        attribute.name: _value_of(node.op_type, attribute, signature.attributes[attribute.name])
+        for attribute in node.attribute
+        if attribute.name in signature.attributes  # onnxruntime ignores any other one
+    }
     num_maps = len(node.input) - len(signature.inputs) + 1 if signature.variadic else 1
     columns = 5 if "angle_unit" in signature.attributes else 4
     inputs: list[npt.NDArray[np.float32] | npt.NDArray[np.int64]] = []
@@ -175,6 +185,17 @@ def _check_attributes(node: onnx.NodeProto) -> None:
         elif name == "batch_indices":
             inputs.append(np.zeros(0, np.int64))
     _REFERENCES[node.op_type](*inputs, **attributes)
+
+
+def _value_of(operator: str, attribute: onnx.AttributeProto, default: Default) -> Any:
+    required, type_ = _ATTRIBUTE_TYPES[type(default)]
+    value = onnx.helper.get_attribute_value(attribute)
+    value = value.decode() if isinstance(value, bytes) else value
+    if attribute.type != type_:
+        raise InvalidArgumentError(
+            f"{operator}: attribute {attribute.name} must be {required}; got {value!r}"
+        )
+    return value
 
 
 def _default_opset(model: onnx.ModelProto) -> int:

@@ -68,18 +68,8 @@ def roi_align_grad(
 ) -> Array:
     """Gradient of a loss for the inputs of `roi_align`, from the one for its output.
 
-    Args:
-        dy: gradient for the output, in its shape and type.
-        x: feature maps [N, C, H, W].
-        rois: boxes [R, 4] as x1, y1, x2, y2 in image pixels.
-        batch_indices: integers [R], the image of each box, in [0, N).
-        mode: "avg" or "max" of a bin's interpolated samples.
-        output_height: bins PH along y.
-        output_width: bins PW along x.
-        sampling_ratio: samples per bin and axis; 0 is adaptive.
-        spatial_scale: feature cells per image pixel.
-        coordinate_transformation_mode: "half_pixel" or "output_half_pixel".
-        threads: to run on; 0: one a core that this process may use.
+    `dy` is the gradient for the output, in its shape and type; the other arguments are those of
+    `roi_align`.
 
     Returns:
         The gradient for `x`, in its type, [N, C, H, W].
@@ -157,20 +147,8 @@ def roi_align_rotated_grad(
 ) -> Array:
     """Gradient of a loss for the inputs of `roi_align_rotated`, from the one for its output.
 
-    Args:
-        dy: gradient for the output, in its shape and type.
-        x: feature maps [N, C, H, W].
-        rois: boxes [R, 5] as centre x, centre y, width, height, angle.
-        batch_indices: integers [R], the image of each box, in [0, N).
-        mode: "avg" or "max" of a bin's interpolated samples.
-        output_height: bins PH along y.
-        output_width: bins PW along x.
-        sampling_ratio: samples per bin and axis; 0 is adaptive.
-        spatial_scale: feature cells per image pixel.
-        coordinate_transformation_mode: "half_pixel" or "output_half_pixel".
-        angle_unit: "radians" or "degrees".
-        clockwise: 0 or 1: which way a positive angle turns the box.
-        threads: to run on; 0: one a core that this process may use.
+    `dy` is the gradient for the output, in its shape and type; the other arguments are those of
+    `roi_align_rotated`.
 
     Returns:
         The gradient for `x`, in its type, [N, C, H, W].

@@ -86,24 +86,8 @@ def multi_scale_roi_align_grad(
 ) -> list[Array]:
     """Gradient of a loss for the inputs of `multi_scale_roi_align`, from the one for its output.
 
-    Args:
-        dy: gradient for the output, in its shape and type.
-        rois: boxes [R, 4] as x1, y1, x2, y2 in image pixels.
-        batch_indices: integers [R], the image of each box, in [0, N).
-        *maps: feature maps [N, C, H_l, W_l], the finest first.
-        mode: "avg" or "max" of a bin's interpolated samples.
-        output_height: bins PH along y.
-        output_width: bins PW along x.
-        sampling_ratio: samples per bin and axis; 0 is adaptive.
-        spatial_scales: feature cells per image pixel, one of each map.
-        coordinate_transformation_mode: "half_pixel" or "output_half_pixel".
-        canonical_scale: side of a square box of the canonical level, in image pixels.
-        canonical_level: level of such a box.
-        min_level: level of the first map; by default -log2 of its scale, rounded.
-        max_level: highest level in use; by default -log2 of the last scale, rounded.
-        log_epsilon: added before the logarithm of the level's rule.
-        level_epsilon: added to the level before it is rounded down.
-        threads: to run on; 0: one a core that this process may use.
+    `dy` is the gradient for the output, in its shape and type; the other arguments are those of
+    `multi_scale_roi_align`.
 
     Returns:
         The gradient for each map, in its type and shape.
@@ -197,26 +181,8 @@ def multi_scale_roi_align_rotated_grad(
 ) -> list[Array]:
     """Gradient for the inputs of `multi_scale_roi_align_rotated`, from the one for its output.
 
-    Args:
-        dy: gradient for the output, in its shape and type.
-        rois: boxes [R, 5] as centre x, centre y, width, height, angle.
-        batch_indices: integers [R], the image of each box, in [0, N).
-        *maps: feature maps [N, C, H_l, W_l], the finest first.
-        mode: "avg" or "max" of a bin's interpolated samples.
-        output_height: bins PH along y.
-        output_width: bins PW along x.
-        sampling_ratio: samples per bin and axis; 0 is adaptive.
-        spatial_scales: feature cells per image pixel, one of each map.
-        coordinate_transformation_mode: "half_pixel" or "output_half_pixel".
-        angle_unit: "radians" or "degrees".
-        clockwise: 0 or 1: which way a positive angle turns the box.
-        canonical_scale: side of a square box of the canonical level, in image pixels.
-        canonical_level: level of such a box.
-        min_level: level of the first map; by default -log2 of its scale, rounded.
-        max_level: highest level in use; by default -log2 of the last scale, rounded.
-        log_epsilon: added before the logarithm of the level's rule.
-        level_epsilon: added to the level before it is rounded down.
-        threads: to run on; 0: one a core that this process may use.
+    `dy` is the gradient for the output, in its shape and type; the other arguments are those of
+    `multi_scale_roi_align_rotated`.
 
     Returns:
         The gradient for each map, in its type and shape.

@@ -60,15 +60,8 @@ def roi_pool_grad(
 ) -> Array:
     """Gradient of a loss for the inputs of `roi_pool`, from the one for its output.
 
-    Args:
-        dy: gradient for the output, in its shape and type.
-        x: feature maps [N, C, H, W].
-        rois: boxes [R, 4] as x1, y1, x2, y2 in image pixels.
-        batch_indices: integers [R], the image of each box, in [0, N).
-        output_height: bins PH along y.
-        output_width: bins PW along x.
-        spatial_scale: feature cells per image pixel.
-        threads: to run on; 0: one a core that this process may use.
+    `dy` is the gradient for the output, in its shape and type; the other arguments are those of
+    `roi_pool`.
 
     Returns:
         The gradient for `x`, in its type, [N, C, H, W].
@@ -133,16 +126,8 @@ def ps_roi_align_grad(
 ) -> Array:
     """Gradient of a loss for the inputs of `ps_roi_align`, from the one for its output.
 
-    Args:
-        dy: gradient for the output, in its shape and type.
-        x: feature maps [N, C, H, W].
-        rois: boxes [R, 4] as x1, y1, x2, y2 in image pixels.
-        batch_indices: integers [R], the image of each box, in [0, N).
-        output_height: bins PH along y.
-        output_width: bins PW along x.
-        sampling_ratio: samples per bin and axis; 0 is adaptive.
-        spatial_scale: feature cells per image pixel.
-        threads: to run on; 0: one a core that this process may use.
+    `dy` is the gradient for the output, in its shape and type; the other arguments are those of
+    `ps_roi_align`.
 
     Returns:
         The gradient for `x`, in its type, [N, C, H, W].
@@ -204,15 +189,8 @@ def ps_roi_pool_grad(
 ) -> Array:
     """Gradient of a loss for the inputs of `ps_roi_pool`, from the one for its output.
 
-    Args:
-        dy: gradient for the output, in its shape and type.
-        x: feature maps [N, C, H, W].
-        rois: boxes [R, 4] as x1, y1, x2, y2 in image pixels.
-        batch_indices: integers [R], the image of each box, in [0, N).
-        output_height: bins PH along y.
-        output_width: bins PW along x.
-        spatial_scale: feature cells per image pixel.
-        threads: to run on; 0: one a core that this process may use.
+    `dy` is the gradient for the output, in its shape and type; the other arguments are those of
+    `ps_roi_pool`.
 
     Returns:
         The gradient for `x`, in its type, [N, C, H, W].
@@ -273,15 +251,8 @@ def pr_roi_pool_grad(
 ) -> tuple[Array, Array]:
     """Gradient of a loss for the inputs of `pr_roi_pool`, from the one for its output.
 
-    Args:
-        dy: gradient for the output, in its shape and type.
-        x: feature maps [N, C, H, W].
-        rois: boxes [R, 4] as x1, y1, x2, y2 in image pixels.
-        batch_indices: integers [R], the image of each box, in [0, N).
-        output_height: bins PH along y.
-        output_width: bins PW along x.
-        spatial_scale: feature cells per image pixel.
-        threads: to run on; 0: one a core that this process may use.
+    `dy` is the gradient for the output, in its shape and type; the other arguments are those of
+    `pr_roi_pool`.
 
     Returns:
         The gradients for `x`, [N, C, H, W], and for `rois`, [R, 4], per image pixel.
@@ -357,19 +328,8 @@ def deform_roi_pool_grad(
 ) -> tuple[Array, Array]:
     """Gradient of a loss for the inputs of `deform_roi_pool`, from the one for its output.
 
-    Args:
-        dy: gradient for the output, in its shape and type.
-        x: feature maps [N, C, H, W].
-        rois: boxes [R, 4] as x1, y1, x2, y2 in image pixels.
-        batch_indices: integers [R], the image of each box, in [0, N).
-        offset: [R, 2, PH, PW], or absent.
-        output_height: bins PH along y.
-        output_width: bins PW along x.
-        sampling_ratio: samples per bin and axis; 0 is adaptive.
-        spatial_scale: feature cells per image pixel.
-        coordinate_transformation_mode: "half_pixel" or "output_half_pixel".
-        gamma: part of the box's size that an offset of 1 is.
-        threads: to run on; 0: one a core that this process may use.
+    `dy` is the gradient for the output, in its shape and type; the other arguments are those of
+    `deform_roi_pool`.
 
     Returns:
         The gradients for `x`, [N, C, H, W], and for `offset`, [R, 2, PH, PW]; at offset 0 where it

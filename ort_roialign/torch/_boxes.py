@@ -6,7 +6,7 @@ Letters: `K` boxes, `L` boxes of one image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -33,6 +33,11 @@ def split_boxes(function: str, boxes: Tensor | Sequence[Tensor]) -> tuple[Tensor
             f"got {type(boxes).__name__ if boxes else 'an empty list'}"
         )
     for number, of_image in enumerate(boxes):
+        if not isinstance(of_image, Tensor):
+            raise InvalidArgumentError(
+                f"{function}: boxes[{number}] must be a tensor [L, 4]; got "
+                f"{type(of_image).__name__}"
+            )
         if not _has_columns(of_image, 4):
             raise InvalidArgumentError(
                 f"{function}: boxes[{number}] must have shape [L, 4]; got {list(of_image.shape)}"
@@ -73,12 +78,12 @@ def pair(function: str, output_size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         InvalidArgumentError: if there are more or fewer.
     """
-    if isinstance(output_size, int):
-        return output_size, output_size
-    if len(output_size) != 2:
+    if isinstance(output_size, SupportsIndex):
+        return int(output_size), int(output_size)
+    if not isinstance(output_size, Sequence) or len(output_size) != 2:
+        given = list(output_size) if isinstance(output_size, Sequence) else output_size
         raise InvalidArgumentError(
-            f"{function}: output_size must be one integer or two, height and width; "
-            f"got {list(output_size)}"
+            f"{function}: output_size must be one integer or two, height and width; got {given}"
         )
     return output_size[0], output_size[1]
 

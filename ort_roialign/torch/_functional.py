@@ -6,13 +6,11 @@ of one image, `PH PW` output bins.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ort_roialign.errors import InvalidArgumentError
 from ort_roialign.torch._boxes import origin, pair, split_boxes, split_rows
 
 # `OutputSize` is one number for both axes, or height and width.
@@ -111,30 +109,12 @@ def multiscale_roi_align(
     rois, images = split_boxes("multiscale_roi_align", boxes)
     height, width = pair("multiscale_roi_align", output_size)
     scales = [float(scale) for scale in spatial_scales]
-    first = _level_of_scale(scales, 0) if min_level is None else min_level
-    last = _level_of_scale(scales, -1) if max_level is None else max_level
     pooled: Tensor = torch.ops.ort_roialign.multi_scale_roi_align(
-        rois, images, list(features), scales, canonical_scale, canonical_level, first, last,
-        log_epsilon, level_epsilon, mode, height, width, max(sampling_ratio, 0), origin(aligned),
+        rois, images, list(features), scales, canonical_scale, canonical_level, min_level,
+        max_level, log_epsilon, level_epsilon, mode, height, width, max(sampling_ratio, 0),
+        origin(aligned),
     )  # fmt: skip
     return pooled
-
-
-def _level_of_scale(scales: list[float], place: int) -> int:
-    """The level that a map has in a pyramid: 2 at a quarter of the image's size."""
-    for scale in scales:
-        if not (math.isfinite(scale) and scale > 0):
-            raise InvalidArgumentError(
-                f"multiscale_roi_align: spatial_scales must be finite and greater than 0; "
-                f"got {scale}"
-            )
-    if not scales:
-        raise InvalidArgumentError(
-            "multiscale_roi_align: spatial_scales must have one number for each map; got none"
-        )
-    level = -math.log2(scales[place])
-    # As the library rounds: halves go away from zero.
-    return math.floor(level + 0.5) if level > 0 else math.ceil(level - 0.5)
 
 
 def roi_align_rotated(

@@ -93,7 +93,8 @@ class _Forward:
         return [(name, each) for name, value in given for each in _as_list(value)]
 
     def _attributes(self, arguments: Sequence[Any]) -> dict[str, Attribute]:
-        return dict(zip(self.signature.attributes, arguments[len(self.inputs) :], strict=False))
+        named = zip(self.signature.attributes, arguments[len(self.inputs) :], strict=False)
+        return {name: value for name, value in named if value is not None}
 
     def _common_device(self, tensors: list[tuple[str, torch.Tensor | None]]) -> torch.device:
         # The kernels get bare pointers: one to another device's memory would end the process.
@@ -171,8 +172,8 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 def _attribute_type(default: Default) -> str:
-    if default is None:
-        return "int"
+    if default is None:  # the library derives it
+        return "int?"
     return "float[]" if isinstance(default, tuple) else type(default).__name__
 
 
@@ -200,11 +201,19 @@ def _register_autograd(forward: _Forward, gradient: _Gradient) -> None:
     num_inputs = len(forward.inputs)
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        ctx.save_for_backward(*(tensor for _, tensor in forward.tensors(inputs)))
         ctx.attributes = inputs[num_inputs:]
+        named = dict(zip(forward.signature.attributes, ctx.attributes, strict=True))
+        # A map whose values are not read is not kept alive, and may change in place.
+        keep = forward.signature.gradient_reads_maps(named)
+        tensors = forward.tensors(inputs)
+        ctx.save_for_backward(*(t if keep or name != "X" else None for name, t in tensors))
+        ctx.shapes = [t.shape for name, t in tensors if name == "X" and t is not None and not keep]
 
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
         inputs = list(ctx.saved_tensors)
+        first_map = forward.inputs.index("X")
+        for number, shape in enumerate(ctx.shapes):
+            inputs[first_map + number] = dy.new_empty(shape)
         if forward.signature.variadic:
             inputs[num_inputs - 1 :] = [inputs[num_inputs - 1 :]]
         if gradient.second is None:

@@ -28,7 +28,9 @@ class CallAttributes : public AttributeReader {
       const std::string name = call_.attributes[index].name;
       const auto& known = entry.schema.attributes;
       if (std::find(known.begin(), known.end(), name) != known.end()) continue;
-      throw InvalidArgument(text(entry.name, ": the attributes must be those that it has; got ", name));
+      std::string names;
+      for (const char* each : known) names += text(names.empty() ? "" : ", ", each);
+      throw InvalidArgument(text(entry.name, ": attributes must be among ", names, "; got ", name));
     }
   }
 
@@ -59,7 +61,7 @@ class CallAttributes : public AttributeReader {
       const OrtRoiAlignAttribute& attribute = call_.attributes[index];
       if (attribute.name != name) continue;
       if (attribute.kind == kind) return &attribute;
-      throw InvalidArgument(text(call_.op, ": attribute ", name, " must be ", required));
+      throw InvalidArgument(text(call_.op, ": attribute ", name, " must be ", required, "; got kind ", attribute.kind));
     }
     return nullptr;
   }
@@ -110,10 +112,7 @@ class CheckedCall {
   OrtRoiAlignTensor output(size_t index) const {
     const Shape shape = evaluate(rule_of(entry_.output_shapes(params_.get()), index), shapes_);
     OrtRoiAlignTensor tensor{};
-    const TypeRule rule = spec_of(entry_.schema.outputs, index).type;
-    tensor.type = static_cast<int32_t>(rule == TypeRule::kMap            ? map_type_
-                                       : rule == TypeRule::kMapOrFloat32 ? rois_type_
-                                                                         : ElementType::kInt64);
+    tensor.type = static_cast<int32_t>(type_by_rule(spec_of(entry_.schema.outputs, index).type, types_));
     tensor.rank = static_cast<int32_t>(shape.size());
     std::copy(shape.begin(), shape.end(), tensor.shape);
     return tensor;
@@ -126,20 +125,15 @@ class CheckedCall {
     kernel_call.operator_name = entry_.name;
     kernel_call.params = params_.get();
     for (size_t index = 0; index < shapes_.size(); ++index) {
-      const bool given = index < static_cast<size_t>(call_.num_inputs);
-      kernel_call.inputs.push_back({given ? call_.inputs[index].data : nullptr, type_of_input(index), shapes_[index]});
+      const ElementType type = type_by_rule(spec_of(entry_.schema.inputs, index).type, types_);
+      kernel_call.inputs.push_back(
+          {is_absent(shapes_[index]) ? nullptr : call_.inputs[index].data, type, shapes_[index]});
     }
     kernel_call.outputs.resize(most_outputs(entry_.schema, shapes_.size()));
     for (int64_t index = 0; index < call_.num_outputs; ++index) {
-      const OrtRoiAlignTensor expected = output(index);
-      const Shape shape(expected.shape, expected.shape + expected.rank);
-      const OutputSpec& spec = spec_of(entry_.schema.outputs, index);
-      if (call_.outputs[index].data == nullptr && spec.presence == Presence::kRequired && count_elements(shape) > 0) {
-        throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have memory; got none"));
-      }
-      kernel_call.outputs[index] = {call_.outputs[index].data, shape};
+      kernel_call.outputs[index] = checked_output(index);
     }
-    const size_t type = std::find(kMapTypes.begin(), kMapTypes.end(), map_type_) - kMapTypes.begin();
+    const size_t type = std::find(kMapTypes.begin(), kMapTypes.end(), types_.map) - kMapTypes.begin();
     const Kernel kernel = (*kernels)[entry_.index][static_cast<size_t>(entry_.direction)][type];
     ThreadTeam team(call_.threads);
     HostMemory scratch;
@@ -152,9 +146,25 @@ class CheckedCall {
   }
 
  private:
-  ElementType type_of_input(size_t index) const {
-    const bool given = index < static_cast<size_t>(call_.num_inputs);
-    return given ? static_cast<ElementType>(call_.inputs[index].type) : map_type_;
+  // The memory of an output, of its type and shape; none, where that is optional or nothing is to be written.
+  OutputTensor checked_output(size_t index) const {
+    const OrtRoiAlignTensor expected = output(index);
+    const OrtRoiAlignTensor& given = call_.outputs[index];
+    const OutputSpec& spec = spec_of(entry_.schema.outputs, index);
+    const Shape shape(expected.shape, expected.shape + expected.rank);
+    if (given.data == nullptr) {
+      if (spec.presence != Presence::kRequired || count_elements(shape) == 0) return {nullptr, shape};
+      throw InvalidArgument(
+          text(entry_.name, ": ", spec.name, " must have memory for shape ", to_text(shape), "; got none"));
+    }
+    if (given.type != expected.type || given.rank != expected.rank ||
+        !std::equal(shape.begin(), shape.end(), given.shape)) {
+      const int32_t rank = std::clamp(given.rank, 0, kMostAxes);
+      throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have type ", expected.type, " and shape ",
+                                 to_text(shape), "; got type ", given.type, " and shape ",
+                                 to_text(Shape(given.shape, given.shape + rank))));
+    }
+    return {given.data, shape};
   }
 
   void check_inputs() {
@@ -174,11 +184,7 @@ class CheckedCall {
         throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have shape ", spec.shape, "; got none"));
       }
     }
-    const bool half = map_type_ == ElementType::kFloat16 || map_type_ == ElementType::kBFloat16;
-    if (rois_type_ != map_type_ && !(half && rois_type_ == ElementType::kFloat32)) {
-      throw InvalidArgument(text(entry_.name, ": rois must be of type ", type_name(map_type_), ", as X",
-                                 half ? ", or float32" : "", "; got ", type_name(rois_type_)));
-    }
+    check_types(entry_.name, types_);
   }
 
   void take_input(const InputSpec& spec, const OrtRoiAlignTensor& tensor) {
@@ -204,13 +210,13 @@ class CheckedCall {
                                  is_integer ? "float32, float64, float16 or bfloat16" : "int64", "; got ",
                                  type_name(type)));
     }
-    if (spec.type == TypeRule::kMapOrFloat32) rois_type_ = type;
+    if (spec.type == TypeRule::kMapOrFloat32) types_.rois = type;
     if (spec.type != TypeRule::kMap) return;
-    if (has_map_type_ && type != map_type_) {
-      throw InvalidArgument(text(entry_.name, ": ", spec.name, " must be of type ", type_name(map_type_),
+    if (has_map_type_ && type != types_.map) {
+      throw InvalidArgument(text(entry_.name, ": ", spec.name, " must be of type ", type_name(types_.map),
                                  ", as the inputs before it; got ", type_name(type)));
     }
-    map_type_ = type;
+    types_.map = type;
     has_map_type_ = true;
   }
 
@@ -218,8 +224,7 @@ class CheckedCall {
   const OperatorEntry& entry_;
   std::shared_ptr<const void> params_;
   std::vector<Shape> shapes_;  // of the inputs
-  ElementType map_type_ = ElementType::kFloat32;
-  ElementType rois_type_ = ElementType::kFloat32;
+  TypeChoice types_{ElementType::kFloat32, ElementType::kFloat32};
   bool has_map_type_ = false;
 };
 

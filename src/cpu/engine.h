@@ -301,14 +301,14 @@ class Engine {
     const FeatureMap<T>& map = problem.map(region.map_number);
     const int64_t image = problem.batch_indices[roi];
     std::array<double, kNumbers> sums{};
-    region.visit_slopes(bin_y, bin_x, [&](int number, int64_t cell, Real weight) {
+    region.visit_slopes(bin_y, bin_x, [&](int64_t cell, const auto& slopes) {
       double sum = 0;
       for (int64_t channel = 0; channel < problem.channels; ++channel) {
         const int64_t plane = problem.plane_offset(map, image, problem.map_channel(channel, bin_y, bin_x));
         const Real gradient = widen(output_gradient[problem.bin_offset(roi, channel, bin_y, bin_x)]);
         sum += static_cast<double>(gradient) * static_cast<double>(widen(map.data[plane + cell]));
       }
-      sums[number] += static_cast<double>(weight) * sum;
+      for (size_t number = 0; number < kNumbers; ++number) sums[number] += static_cast<double>(slopes[number]) * sum;
     });
     return sums;
   }

@@ -28,14 +28,14 @@ __global__ void sum_slopes(Problem<Op, T> problem, const T* output_gradient, T* 
     if (valid) {
       const auto region = problem.region(roi);
       const auto planes = planes_of(problem, region, roi, 0, bin_y, bin_x);
-      region.visit_slopes(bin_y, bin_x, [&](int number, int64_t cell, Real weight) {
+      region.visit_slopes(bin_y, bin_x, [&](int64_t cell, const auto& slopes) {
         double sum = 0;
         for (int64_t channel = 0; channel < problem.channels; ++channel) {
           const Real gradient = widen(output_gradient[problem.bin_offset(roi, channel, bin_y, bin_x)]);
           sum +=
               static_cast<double>(gradient) * static_cast<double>(widen(planes.first[channel * planes.stride + cell]));
         }
-        sums[number] += static_cast<double>(weight) * sum;
+        for (int number = 0; number < kNumbers; ++number) sums[number] += static_cast<double>(slopes[number]) * sum;
       });
     }
     for (int number = 0; number < kNumbers; ++number) {

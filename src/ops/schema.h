@@ -43,6 +43,37 @@ enum class TypeRule {
   kInt64,
 };
 
+// The types of a call's feature maps and RoIs.
+struct TypeChoice {
+  ElementType map;
+  ElementType rois;
+};
+
+// The type of an input or output, in whatever way types are named.
+template <typename Type>
+Type type_by_rule(TypeRule rule, Type map, Type rois, Type int64) {
+  switch (rule) {
+    case TypeRule::kMap:
+      return map;
+    case TypeRule::kMapOrFloat32:
+      return rois;
+    case TypeRule::kInt64:
+      break;
+  }
+  return int64;
+}
+
+inline ElementType type_by_rule(TypeRule rule, TypeChoice types) {
+  return type_by_rule(rule, types.map, types.rois, ElementType::kInt64);
+}
+
+inline void check_types(const std::string& op, TypeChoice types) {
+  const bool half = types.map == ElementType::kFloat16 || types.map == ElementType::kBFloat16;
+  if (types.rois == types.map || (half && types.rois == ElementType::kFloat32)) return;
+  throw InvalidArgument(text(op, ": rois must be of type ", type_name(types.map), ", as X", half ? ", or float32" : "",
+                             "; got ", type_name(types.rois)));
+}
+
 enum class Presence { kRequired, kOptional, kVariadic };  // variadic: one or more; only the last one of a list
 
 struct InputSpec {

@@ -32,25 +32,6 @@ ONNXTensorElementDataType onnx_type(ElementType type) {
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
 }
 
-ElementType resolve(TypeRule rule, TypeChoice types) {
-  switch (rule) {
-    case TypeRule::kMap:
-      return types.map;
-    case TypeRule::kMapOrFloat32:
-      return types.rois;
-    case TypeRule::kInt64:
-      break;
-  }
-  return ElementType::kInt64;
-}
-
-void check_types(const std::string& op, TypeChoice types) {
-  const bool half = types.map == ElementType::kFloat16 || types.map == ElementType::kBFloat16;
-  if (types.rois == types.map || (half && types.rois == ElementType::kFloat32)) return;
-  throw InvalidArgument(text(op, ": rois must be of type ", type_name(types.map), ", as X", half ? ", or float32" : "",
-                             "; got ", type_name(types.rois)));
-}
-
 // Scratch memory from the allocator of the session's CPU provider; the first few kilobytes of a call are the call's
 // own, because a call on a single RoI takes less time than a handful of allocations.
 class SessionScratch : public ScratchMemory {
@@ -156,7 +137,7 @@ class Node {
     size_t rank = 0;
     check(api.GetDimensionsCount(info, &rank));
     InputTensor tensor;
-    tensor.type = resolve(spec_of(op_.entry->schema.inputs, index).type, op_.types);
+    tensor.type = type_by_rule(spec_of(op_.entry->schema.inputs, index).type, op_.types);
     tensor.shape.resize(rank);
     check(api.GetDimensions(info, tensor.shape.data(), rank));
     void* data = nullptr;
@@ -230,11 +211,11 @@ size_t ORT_API_CALL count_inputs(const OrtCustomOp* op) { return self(op).entry-
 size_t ORT_API_CALL count_outputs(const OrtCustomOp* op) { return self(op).entry->schema.outputs.size(); }
 
 ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp* op, size_t index) {
-  return onnx_type(resolve(self(op).entry->schema.inputs[index].type, self(op).types));
+  return onnx_type(type_by_rule(self(op).entry->schema.inputs[index].type, self(op).types));
 }
 
 ONNXTensorElementDataType ORT_API_CALL output_type(const OrtCustomOp* op, size_t index) {
-  return onnx_type(resolve(self(op).entry->schema.outputs[index].type, self(op).types));
+  return onnx_type(type_by_rule(self(op).entry->schema.outputs[index].type, self(op).types));
 }
 
 OrtCustomOpInputOutputCharacteristic characteristic(Presence presence) {

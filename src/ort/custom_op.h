@@ -15,13 +15,8 @@ namespace ort_roialign {
 inline constexpr char kCpuProvider[] = "CPUExecutionProvider";
 inline constexpr char kCudaProvider[] = "CUDAExecutionProvider";
 
-// The types of a node's feature maps and RoIs. ONNX Runtime picks the custom operator whose types the node has; those
-// that do not go together have one too, whose node fails with an error that says which do.
-struct TypeChoice {
-  ElementType map;
-  ElementType rois;
-};
-
+// ONNX Runtime picks the custom operator whose types the node has; those that do not go together have one too, whose
+// node fails with an error that says which do.
 struct CustomOp : OrtCustomOp {
   CustomOp(const NegotiatedApi& runtime, const OperatorEntry& entry, const char* provider, const KernelTable& kernels,
            TypeChoice types);

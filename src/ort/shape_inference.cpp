@@ -101,23 +101,6 @@ void set_output(const OrtApi& api, OrtShapeInferContext* context, size_t index, 
   check(api.ShapeInferContext_SetOutputTypeShape(context, index, info));
 }
 
-struct KnownTypes {
-  ONNXTensorElementDataType map = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-  ONNXTensorElementDataType rois = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-
-  ONNXTensorElementDataType of(TypeRule rule) const {
-    switch (rule) {
-      case TypeRule::kMap:
-        return map;
-      case TypeRule::kMapOrFloat32:
-        return rois;
-      case TypeRule::kInt64:
-        break;
-    }
-    return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-  }
-};
-
 }  // namespace
 
 OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInferContext* context) {
@@ -126,19 +109,21 @@ OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInfer
   OrtStatus* status = guarded(api, [&] {
     const Schema& schema = self.entry->schema;
     std::vector<PartialShape> inputs;
-    KnownTypes types;
+    ONNXTensorElementDataType map_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    ONNXTensorElementDataType rois_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     size_t num_inputs = 0;
     check(api.ShapeInferContext_GetInputCount(context, &num_inputs));
     for (size_t index = 0; index < num_inputs; ++index) {
       inputs.push_back(input_shape(api, context, index));
-      if (spec_of(schema.inputs, index).type == TypeRule::kMap) types.map = inputs.back().type;
-      if (spec_of(schema.inputs, index).type == TypeRule::kMapOrFloat32) types.rois = inputs.back().type;
+      if (spec_of(schema.inputs, index).type == TypeRule::kMap) map_type = inputs.back().type;
+      if (spec_of(schema.inputs, index).type == TypeRule::kMapOrFloat32) rois_type = inputs.back().type;
     }
     const std::vector<ShapeRule> rules = shape_rules_or_unknown(*self.entry, InferenceAttributes(api, context));
     const size_t num_outputs = most_outputs(schema, num_inputs);
     for (size_t index = 0; index < num_outputs; ++index) {
       PartialShape output = infer(rule_of(rules, index), inputs);
-      output.type = types.of(spec_of(schema.outputs, index).type);
+      output.type =
+          type_by_rule(spec_of(schema.outputs, index).type, map_type, rois_type, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64);
       set_output(api, context, index, output);
     }
   });

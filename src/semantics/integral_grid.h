@@ -125,24 +125,25 @@ struct IntegralGrid {
     return area > 0 ? area : 1;
   }
 
-  // Calls visit(number, cell, weight) for all cells that the derivative of a bin by number 0 to 3 of its RoI, x1, y1,
-  // x2, y2 in image pixels, is a weighted sum of.
+  // Calls visit(cell, slopes) for all cells that a bin reads: slopes[number] is the derivative of the cell's weight in
+  // the bin by number 0 to 3 of the RoI, x1, y1, x2, y2 in image pixels.
   template <typename Visit>
   ORT_ROIALIGN_HD void visit_slopes(int32_t bin_y, int32_t bin_x, Visit&& visit) const {
     if (!(y.bin_size_feature > 0) || !(x.bin_size_feature > 0)) return;
     const Real share = 1 / divisor(bin_y, bin_x);
     for (auto row = row_taps(bin_y); row.next();) {
       for (auto column = column_taps(bin_x); column.next();) {
-        const int64_t cell = static_cast<int64_t>(row.cell) * x.extent + column.cell;
+        Real slopes[4];
         for (int edge = 0; edge < 2; ++edge) {
           // The quotient rule: of the integral, and of the bin's size that it is divided by.
           const Real column_slope =
               x.weight_slope(bin_x, column.cell, edge) - column.weight / x.bin_size_feature * x.size_slope(edge);
           const Real row_slope =
               y.weight_slope(bin_y, row.cell, edge) - row.weight / y.bin_size_feature * y.size_slope(edge);
-          visit(2 * edge, cell, share * row.weight * column_slope);
-          visit(2 * edge + 1, cell, share * row_slope * column.weight);
+          slopes[2 * edge] = share * row.weight * column_slope;
+          slopes[2 * edge + 1] = share * row_slope * column.weight;
         }
+        visit(static_cast<int64_t>(row.cell) * x.extent + column.cell, slopes);
       }
     }
   }

@@ -38,8 +38,8 @@ struct MovedGrid {
     return {moved.touched_rows(bin_y), moved.touched_columns(bin_x)};
   }
 
-  // Calls visit(number, cell, weight) for all cells that the derivative of a bin by its offset along x (0) or along y
-  // (1) is a weighted sum of.
+  // Calls visit(cell, slopes) for the cells that a bin's samples read: slopes[number] is the derivative of what the
+  // sample adds to the cell's weight in the bin, by the bin's offset along x (0) and along y (1).
   template <typename Visit>
   ORT_ROIALIGN_HD void visit_slopes(int32_t bin_y, int32_t bin_x, Visit&& visit) const {
     const SampleGrid<Real> moved = grid(bin_y, bin_x);
@@ -51,14 +51,13 @@ struct MovedGrid {
         const auto sample = bilinear_sample(0, row.cells, column.cells, moved.x.extent);
         const Real by_x = share * step_x_feature * column.slope();
         const Real by_y = share * step_y_feature * row.slope();
-        visit(0, sample.offset[0], -by_x * (1 - row.cells.fraction));
-        visit(0, sample.offset[1], by_x * (1 - row.cells.fraction));
-        visit(0, sample.offset[2], -by_x * row.cells.fraction);
-        visit(0, sample.offset[3], by_x * row.cells.fraction);
-        visit(1, sample.offset[0], -by_y * (1 - column.cells.fraction));
-        visit(1, sample.offset[1], -by_y * column.cells.fraction);
-        visit(1, sample.offset[2], by_y * (1 - column.cells.fraction));
-        visit(1, sample.offset[3], by_y * column.cells.fraction);
+        const Real upper = 1 - row.cells.fraction, lower = row.cells.fraction;
+        const Real left = 1 - column.cells.fraction, right = column.cells.fraction;
+        const Real slopes[4][2] = {{-by_x * upper, -by_y * left},
+                                   {by_x * upper, -by_y * right},
+                                   {-by_x * lower, by_y * left},
+                                   {by_x * lower, by_y * right}};
+        for (int cell = 0; cell < kCellsPerSample; ++cell) visit(sample.offset[cell], slopes[cell]);
       }
     }
   }

@@ -44,10 +44,7 @@ struct RotatedGrid {
   Real sine;
   Real cosine;
 
-  ORT_ROIALIGN_HD Real divisor(int32_t, int32_t) const {
-    const int64_t samples = static_cast<int64_t>(y.grid) * x.grid;
-    return static_cast<Real>(samples > 0 ? samples : 1);
-  }
+  ORT_ROIALIGN_HD Real divisor(int32_t, int32_t) const { return sample_divisor(y, x); }
 
   ORT_ROIALIGN_HD SampleType sample(int32_t bin_y, int32_t bin_x, int64_t id) const {
     return sample_at(id, y.position(bin_y, static_cast<int32_t>(id / x.grid)),
@@ -145,8 +142,10 @@ struct RotatedGrid {
     double low = 0;
     double high = 0;
     for (int corner = 0; corner < 4; ++corner) {
-      const double from_centre_y = (corner < 2 ? -1.0 : y.extent) - static_cast<double>(centre_y_feature);
-      const double from_centre_x = (corner % 2 == 0 ? -1.0 : x.extent) - static_cast<double>(centre_x_feature);
+      const double from_centre_y =
+          (corner < 2 ? kFirstInside : last_inside<double>(y.extent)) - static_cast<double>(centre_y_feature);
+      const double from_centre_x =
+          (corner % 2 == 0 ? kFirstInside : last_inside<double>(x.extent)) - static_cast<double>(centre_x_feature);
       const double along = from_centre_y * cosine + from_centre_x * sine;
       if (corner == 0 || along < low) low = along;
       if (corner == 0 || along > high) high = along;
@@ -170,18 +169,18 @@ struct RotatedGrid {
       const Real last = coordinate(along_y, x.position(bin_x, x.grid - 1));
       return (first > last) == higher ? first : last;
     };
-    const Real end = static_cast<Real>(extent);
+    const Real end = last_inside<Real>(extent);
     const bool up = at(0, true) <= at(y.grid - 1, true);
     const int32_t first =
-        first_where(y.grid, [&](int32_t row) { return up ? at(row, true) >= -1 : at(row, false) <= end; });
+        first_where(y.grid, [&](int32_t row) { return up ? at(row, true) >= kFirstInside : at(row, false) <= end; });
     const int32_t past =
-        first_where(y.grid, [&](int32_t row) { return up ? at(row, false) > end : at(row, true) < -1; });
+        first_where(y.grid, [&](int32_t row) { return up ? at(row, false) > end : at(row, true) < kFirstInside; });
     return {first, past};
   }
 
   // The cells that samples between two coordinates read; none where all lie outside the map.
   ORT_ROIALIGN_HD static Range cells_between(Real low, Real high, int32_t extent) {
-    if (!(high >= -1) || !(low <= static_cast<Real>(extent))) return {0, 0};
+    if (!(high >= kFirstInside) || !(low <= last_inside<Real>(extent))) return {0, 0};
     const int32_t first = low > 1 ? static_cast<int32_t>(low) - 1 : 0;  // a margin of a cell for rounding
     const Real last = static_cast<Real>(extent - 3);
     return {first < extent ? first : extent - 1, high < last ? static_cast<int32_t>(high > 0 ? high : 0) + 3 : extent};

@@ -43,6 +43,20 @@ ORT_ROIALIGN_HD int32_t first_where(int32_t count, Predicate holds) {
   return low;
 }
 
+// Samples up to a cell outside the map are inside: positions in [kFirstInside, last_inside(extent)]. A NaN, which only
+// coordinates beyond the type's range produce, is outside.
+constexpr int kFirstInside = -1;
+
+template <typename Real>
+ORT_ROIALIGN_HD Real last_inside(int32_t extent) {
+  return static_cast<Real>(extent);
+}
+
+template <typename Real>
+ORT_ROIALIGN_HD bool is_inside(Real position, int32_t extent) {
+  return position >= kFirstInside && position <= last_inside<Real>(extent);
+}
+
 // The numbers below `count`, at least 1, whose position lies in [least, most]. Positions are monotonous in the number,
 // so these are one range, and a bisection finds its ends however many there are.
 template <typename Real, typename Position>
@@ -59,17 +73,12 @@ ORT_ROIALIGN_HD Range range_between(int32_t count, Real least, Real most, Positi
   return begin < end ? Range{begin, end} : Range{0, 0};
 }
 
-// Likewise, those that lie inside a map of `extent` cells: in [-1, extent].
+// Likewise, those that lie inside a map of `extent` cells.
 template <typename Position>
 ORT_ROIALIGN_HD Range inside_range(int32_t count, int32_t extent, Position position) {
   using Real = decltype(position(0));
-  const Real last = static_cast<Real>(extent);
-  const Real first_position = position(0);
-  const Real last_position = position(count - 1);
-  const bool first_inside = first_position >= -1 && first_position <= last;
-  const bool last_inside = last_position >= -1 && last_position <= last;
-  if (first_inside && last_inside) return {0, count};
-  return range_between(count, static_cast<Real>(-1), last, position);
+  if (is_inside(position(0), extent) && is_inside(position(count - 1), extent)) return {0, count};
+  return range_between(count, static_cast<Real>(kFirstInside), last_inside<Real>(extent), position);
 }
 
 // One sample of one bin: the cells of a channel's plane that it reads, and what each weighs.

@@ -42,9 +42,8 @@ struct SampleAxis {
 
   ORT_ROIALIGN_HD bool ascending() const { return bin_size_feature >= 0; }
 
-  // A NaN, which only coordinates beyond the type's range produce, is outside.
   ORT_ROIALIGN_HD bool is_inside(Real position_feature) const {
-    return position_feature >= -1 && position_feature <= static_cast<Real>(extent);
+    return ort_roialign::is_inside(position_feature, extent);
   }
 
   // Whether no sample of any bin lies outside the map: positions are monotonous in the bin, too.
@@ -52,7 +51,7 @@ struct SampleAxis {
     return grid > 0 && is_inside(position(0, 0)) && is_inside(position(bins - 1, grid - 1));
   }
 
-  // The samples of a bin that lie in [-1, extent]; the others are outside the map. `position` is monotonous in the
+  // The samples of a bin that lie inside the map. `position` is monotonous in the
   // sample, also after rounding: a RoI of any size costs no more than the part of it that covers the map.
   ORT_ROIALIGN_HD Range inside_samples(int32_t bin) const {
     if (grid == 0) return {0, 0};
@@ -75,6 +74,13 @@ struct SampleAxis {
     return {neighbours(position(bin, lowest)).low, neighbours(position(bin, highest)).high + 1};
   }
 };
+
+// What a bin's sum over its samples is divided by: their number, those outside the map included.
+template <typename Real>
+ORT_ROIALIGN_HD Real sample_divisor(const SampleAxis<Real>& y, const SampleAxis<Real>& x) {
+  const int64_t samples = static_cast<int64_t>(y.grid) * x.grid;
+  return static_cast<Real>(samples > 0 ? samples : 1);
+}
 
 // A sample between two rows and two columns of a map `width` cells wide.
 template <typename Real>

@@ -25,11 +25,7 @@ struct SampleGrid {
   ORT_ROIALIGN_HD Range touched_rows(int32_t bin_y) const { return y.touched_cells(bin_y); }
   ORT_ROIALIGN_HD Range touched_columns(int32_t bin_x) const { return x.touched_cells(bin_x); }
 
-  // What the weighted sum over a bin is divided by: the number of samples, those outside the map included.
-  ORT_ROIALIGN_HD Real divisor() const {
-    const int64_t samples = static_cast<int64_t>(y.grid) * x.grid;
-    return static_cast<Real>(samples > 0 ? samples : 1);
-  }
+  ORT_ROIALIGN_HD Real divisor() const { return sample_divisor(y, x); }
   ORT_ROIALIGN_HD Real divisor(int32_t, int32_t) const { return divisor(); }
 
   ORT_ROIALIGN_HD SampleType sample(int32_t bin_y, int32_t bin_x, int64_t id) const {

@@ -18,6 +18,7 @@ from family_models import (
 from running import Run, run_without_plugin
 from test_export_fallback_family import FAMILY, without_plugin
 
+from ort_roialign.errors import InvalidArgumentError
 from ort_roialign.onnx_export import add_fallback
 
 FLOAT32 = tolerances.KERNEL["float32"]
@@ -147,3 +148,27 @@ def test_channels_that_do_not_go_with_the_bins_fail(rng: np.random.Generator) ->
         model = add_fallback(family_model(name, {**SIZE}, inputs))
         with pytest.raises(Exception, match="Reshape"):
             run_without_plugin(model, *inputs)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "text"),
+    [
+        ({"output_height": 2.0}, "attribute output_height must be an integer; got 2.0"),
+        ({"spatial_scale": 1}, "attribute spatial_scale must be a float; got 1"),
+        ({"mode": 1}, "attribute mode must be a string; got 1"),
+    ],
+)
+def test_attributes_of_another_type_are_refused(
+    attributes: dict[str, Any], text: str, rng: np.random.Generator
+) -> None:
+    model = family_model("RoiAlign", attributes, family_inputs("RoiAlign", rng))
+    with pytest.raises(InvalidArgumentError, match=f"RoiAlign: {text}"):
+        add_fallback(model)
+
+
+def test_attributes_that_the_operator_lacks_are_left_alone(rng: np.random.Generator) -> None:
+    inputs = family_inputs("RoiAlign", rng)
+    model = add_fallback(family_model("RoiAlign", {**SIZE, "oversampling": 3}, inputs))
+    actual = run_without_plugin(model, *inputs)["Y"]
+    expected = family_reference("RoiAlign", {**SIZE}, inputs)
+    np.testing.assert_allclose(actual, expected, *tolerances.KERNEL["float32"])

@@ -13,7 +13,7 @@ import pytest
 from family import CASES, Case
 from numpy.testing import assert_allclose, assert_array_equal
 from plugin import ELEMENT_TYPES
-from tolerances import GRADIENT, KERNEL
+from tolerances import KERNEL, gradient_of_any_size
 
 import ort_roialign
 from ort_roialign import InvalidArgumentError, ops, reference
@@ -105,11 +105,10 @@ def test_gradients_equal_the_reference(
     wanted = case.backward(*inputs.values(), **case.attributes)
     assert type(found) is type(wanted)
     for gradient, expected in zip(_as_list(found), _as_list(wanted), strict=True):
-        # Of boxes and offsets: sums of as many products, of any size.
-        scale = max(1.0, float(np.abs(expected).max()) / 10)
-        rtol, atol = GRADIENT[type_name]
         assert gradient.dtype == inputs["rois"].dtype
-        assert_allclose(gradient.astype(np.float64), expected, rtol, atol * scale)
+        assert_allclose(
+            gradient.astype(np.float64), expected, *gradient_of_any_size(type_name, expected)
+        )
 
 
 def test_any_number_of_threads_gives_the_same_bits(case: Case, rng: np.random.Generator) -> None:
@@ -218,3 +217,36 @@ def test_the_package_imports_without_ml_dtypes() -> None:
     code = "import sys; sys.modules['ml_dtypes'] = None; from ort_roialign import ops; " \
         "import numpy; ops.roi_align(numpy.ones((1, 1, 2, 2)), [[0, 0, 1, 1]], [0])"  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("attributes", "text"),
+    [
+        ({"output_height": 2**64 + 2}, "attribute output_height must be an integer of 64 bits"),
+        ({"mode": "max\0zz"}, "RoiAlign: attribute mode must be text without NUL"),
+        ({"mode": 1}, "RoiAlign: attribute mode must be a string; got kind 0"),
+        ({"level": 1}, "RoiAlign: attributes must be among mode, output_height"),
+    ],
+)
+def test_attributes_that_c_cannot_hold_or_the_operator_lacks(
+    attributes: dict[str, Any], text: str
+) -> None:
+    x, rois, images = np.ones((1, 1, 4, 4)), np.ones((1, 4)), np.zeros(1, np.int64)
+    inputs = [Tensor(a.ctypes.data, a.dtype.name, a.shape) for a in (x, rois, images)]
+    with pytest.raises(InvalidArgumentError, match=text):
+        infer("RoiAlign", attributes, inputs, 1)
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        (ABSENT, r"Y must have memory for shape \[1, 1, 1, 1\]; got none"),
+        (Tensor(8, "float64", (1, 1, 1, 2)), r"\[1, 1, 1, 1\]; got type 1 and shape \[1, 1, 1, 2"),
+        (Tensor(8, "float32", (1, 1, 1, 1)), r"must have type 1 and .* got type 0"),
+    ],
+)
+def test_memory_of_another_shape_or_type_is_refused(output: Tensor, text: str) -> None:
+    x, rois, images = np.ones((1, 1, 4, 4)), np.ones((1, 4)), np.zeros(1, np.int64)
+    inputs = [Tensor(a.ctypes.data, a.dtype.name, a.shape) for a in (x, rois, images)]
+    with pytest.raises(InvalidArgumentError, match=text):
+        run("RoiAlign", {}, inputs, [output])

@@ -94,7 +94,13 @@ def test_levels_of_a_pyramid() -> None:
     _close(small, [2, 2, 3, 2])
 
 
-@pytest.mark.parametrize("scales", [[0.3, 0.15], [4.0, 2.0, 1.0], [0.7, 0.4], [1 / 12, 1 / 24]])
+@pytest.mark.parametrize(
+    "scales",
+    [
+        *([0.3, 0.15], [4.0, 2.0, 1.0], [0.7, 0.4], [1 / 12, 1 / 24]),
+        [2**-0.5, 2**-1.5, 2**-2.5],  # halfway between levels
+    ],
+)
 def test_levels_left_out_are_the_library_s(scales: list[float], rng: np.random.Generator) -> None:
     maps = [rng.standard_normal((1, 1, 12, 12)) for _ in scales]
     first, sides = rng.uniform(0, 9, (2, 40, 2)), np.exp(rng.uniform(-2, 8, (40, 1)))
@@ -229,3 +235,21 @@ def test_cuda_tensors_on_a_stream_of_their_own(
         torch.utils._pytree.tree_leaves(got), torch.utils._pytree.tree_leaves(expected), strict=True
     ):
         torch.testing.assert_close(actual, other, **GRADIENT["float64"]._asdict())
+
+
+@pytest.mark.parametrize("boxes", [[np.zeros((1, 4))], [None]])
+def test_lists_of_boxes_are_of_tensors(boxes: Any) -> None:
+    given = type(boxes[0]).__name__
+    with pytest.raises(
+        InvalidArgumentError, match=rf"boxes\[0\] must be a tensor \[L, 4\]; got {given}"
+    ):
+        ops.roi_align(torch.rand(1, 1, 4, 4), boxes, 2)
+
+
+def test_output_sizes_of_numpy() -> None:
+    x, boxes = torch.rand(1, 1, 4, 4), [torch.tensor([[0.0, 0, 3, 3]])]
+    expected = ops.roi_align(x, boxes, 2)
+    assert torch.equal(ops.roi_align(x, boxes, np.int64(2)), expected)  # type: ignore[arg-type]
+    for size in (2.0, (1, 2, 3)):
+        with pytest.raises(InvalidArgumentError, match="output_size must be one integer or two"):
+            ops.roi_align(x, boxes, size)  # type: ignore[arg-type]

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from calls import VARIANTS, make_call
-from tolerances import FINITE_DIFFERENCE
+from tolerances import FINITE_DIFFERENCE, FINITE_DIFFERENCE_STEP
 
+from ort_roialign._signatures import OPERATORS
 from ort_roialign.errors import OrtRoiAlignError
-
-STEP = 2.0**-14
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +39,7 @@ def test_gradients_equal_finite_differences(
     assert torch.autograd.gradcheck(
         call.of_variables(),
         variables,
-        eps=STEP,
+        eps=FINITE_DIFFERENCE_STEP,
         rtol=FINITE_DIFFERENCE.rtol,
         atol=FINITE_DIFFERENCE.atol,
     )
@@ -57,7 +56,7 @@ def test_gradients_of_both_origins_equal_finite_differences(
     assert torch.autograd.gradcheck(
         call.of_variables(),
         variables,
-        eps=STEP,
+        eps=FINITE_DIFFERENCE_STEP,
         rtol=FINITE_DIFFERENCE.rtol,
         atol=FINITE_DIFFERENCE.atol,
     )
@@ -161,3 +160,27 @@ def test_there_is_no_second_derivative(rng: np.random.Generator) -> None:
     (dx,) = torch.autograd.grad((y * y).sum(), x, create_graph=True)
     with pytest.raises(OrtRoiAlignError, match="RoiAlignGrad: RoiAlign has no second derivative"):
         dx.sum().backward()
+
+
+@pytest.mark.parametrize(("name", "mode"), VARIANTS)
+def test_a_map_may_change_in_place_where_its_values_are_not_needed(
+    name: str, mode: str, rng: np.random.Generator
+) -> None:
+    call = make_call(rng, name, mode=mode)
+    reads_maps = OPERATORS[name].gradient_reads_maps({"mode": mode})
+    assert reads_maps == (mode == "max" or name in ("RoiPool", "PrRoiPool", "DeformRoiPool"))
+    given = call.tensors[OPERATORS[name].inputs.index("X")]
+    maps = [each.requires_grad_() for each in (given if isinstance(given, list) else [given])]
+    y = call.operator(*call.arguments)
+    dy = torch.rand_like(y)
+    expected = torch.autograd.grad(y, maps, dy, retain_graph=True)
+    with torch.no_grad():
+        for each in maps:
+            each.mul_(2)
+    if reads_maps:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(y, maps, dy)
+    else:
+        for found, wanted in zip(torch.autograd.grad(y, maps, dy), expected, strict=True):
+            assert wanted.abs().max() > 0
+            assert torch.equal(found, wanted)

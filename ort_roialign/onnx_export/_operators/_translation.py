@@ -63,9 +63,9 @@ def _has_argmax(name: str) -> bool:
 def _schema(signature: Signature) -> OpSchema:
     """Return what onnxscript has to know of an operator.
 
-    All attributes are required, because a function's defaults never reach the kernel. The schema
-    stays out of ONNX's global registry: importing this package must not change how other code
-    checks models.
+    All attributes are required, because a function's defaults never reach the kernel, but those
+    that the kernel derives itself. The schema stays out of ONNX's global registry: importing this
+    package must not change how other code checks models.
     """
     option = OpSchema.FormalParameterOption
     if signature.variadic:
@@ -95,7 +95,9 @@ def _schema(signature: Signature) -> OpSchema:
         outputs=[OpSchema.FormalParameter(name, type_) for name, type_ in outputs.items()],
         type_constraints=_TYPES,
         attributes=[
-            OpSchema.Attribute(name, _ATTRIBUTE_TYPES[attribute_type(default)][0], required=True)
+            OpSchema.Attribute(
+                name, _ATTRIBUTE_TYPES[attribute_type(default)][0], required=default is not None
+            )
             for name, default in signature.attributes.items()
         ],
     )
@@ -107,7 +109,7 @@ def dynamo_node(name: str, inputs: Sequence[Any], attributes: Mapping[str, Any])
     Args:
         name: operator name without its domain.
         inputs: the exporter's values, in the operator's order; None at the end for what is absent.
-        attributes: all of the operator's.
+        attributes: all of the operator's; None for one that the operator derives.
 
     Returns:
         Y, and RoiPool's argmax, else None.
@@ -119,6 +121,7 @@ def dynamo_node(name: str, inputs: Sequence[Any], attributes: Mapping[str, Any])
     constants = {
         attribute: constant(name, attribute, attributes[attribute], attribute_type(default))
         for attribute, default in signature.attributes.items()
+        if attributes[attribute] is not None
     }
     opset = onnxscript.values.Opset(DOMAIN, DOMAIN_VERSION)
     operator: Any = onnxscript.values.Op(opset, name, _schema(signature))
@@ -138,6 +141,7 @@ def torchscript_node(
     written = {
         f"{attribute}_{_ATTRIBUTE_TYPES[attribute_type(default)][1]}": attributes[attribute]
         for attribute, default in signature.attributes.items()
+        if attributes[attribute] is not None
     }
     # The exporter keeps an empty name for an input that is absent; a list's end says it as well.
     present = [value for value in inputs if value is not None]

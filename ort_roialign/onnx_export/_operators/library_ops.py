@@ -51,7 +51,9 @@ def _torchscript(signature: Signature) -> Callable[..., Any]:
         inputs["X"] = maps if signature.variadic else maps[0]
         inputs["rois"] = boxes_torchscript(g, maps[0], inputs["rois"])
         attributes = {
-            name: symbolic_helper._parse_arg(value, _DESCRIPTORS[attribute_type(default)], name)
+            name: None
+            if symbolic_helper._is_none(value)
+            else symbolic_helper._parse_arg(value, _DESCRIPTORS[attribute_type(default)], name)
             for (name, default), value in zip(
                 signature.attributes.items(), args[len(signature.inputs) :], strict=True
             )
