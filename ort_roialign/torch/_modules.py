@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from torch import Tensor, nn
 
 from ort_roialign.torch import _functional as functional
@@ -9,13 +11,12 @@ from ort_roialign.torch._functional import Boxes, OutputSize
 
 
 class _Pooler(nn.Module):
-    """Shows its attributes when printed; what else it does, the derived class says."""
-
-    _shown: tuple[str, ...] = ()
+    """Shows its constructor's arguments when printed; the derived class keeps them by name."""
 
     def extra_repr(self) -> str:
-        """The attributes, as PyTorch prints them."""
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
+        """The arguments, as PyTorch prints them."""
+        names = inspect.signature(type(self)).parameters
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
 class RoIAlign(_Pooler):
@@ -28,8 +29,6 @@ class RoIAlign(_Pooler):
         aligned: whether half a cell is subtracted from the scaled boxes.
         mode: "avg" or "max" of a bin's interpolated samples.
     """
-
-    _shown = ("output_size", "spatial_scale", "sampling_ratio", "aligned", "mode")
 
     def __init__(
         self,
@@ -71,16 +70,6 @@ class RoIAlignRotated(_Pooler):
         mode: "avg" or "max" of a bin's interpolated samples.
         angle_unit: "radians" or "degrees".
     """
-
-    _shown = (
-        "output_size",
-        "spatial_scale",
-        "sampling_ratio",
-        "aligned",
-        "clockwise",
-        "mode",
-        "angle_unit",
-    )
 
     def __init__(
         self,
@@ -125,8 +114,6 @@ class RoIPool(_Pooler):
         spatial_scale: feature cells per image pixel.
     """
 
-    _shown = ("output_size", "spatial_scale")
-
     def __init__(self, output_size: OutputSize, spatial_scale: float) -> None:
         super().__init__()
         self.output_size = output_size
@@ -145,8 +132,6 @@ class PSRoIAlign(_Pooler):
         spatial_scale: feature cells per image pixel.
         sampling_ratio: samples per bin and axis; 0 or less is adaptive.
     """
-
-    _shown = ("output_size", "spatial_scale", "sampling_ratio")
 
     def __init__(self, output_size: OutputSize, spatial_scale: float, sampling_ratio: int) -> None:
         super().__init__()
@@ -169,8 +154,6 @@ class PSRoIPool(_Pooler):
         spatial_scale: feature cells per image pixel.
     """
 
-    _shown = ("output_size", "spatial_scale")
-
     def __init__(self, output_size: OutputSize, spatial_scale: float) -> None:
         super().__init__()
         self.output_size = output_size
@@ -188,8 +171,6 @@ class PrRoIPool(_Pooler):
         output_size: bins PH, PW, or one number for both.
         spatial_scale: feature cells per image pixel.
     """
-
-    _shown = ("output_size", "spatial_scale")
 
     def __init__(self, output_size: OutputSize, spatial_scale: float = 1.0) -> None:
         super().__init__()
@@ -210,8 +191,6 @@ class DeformRoIPool(_Pooler):
         sampling_ratio: samples per bin and axis; 0 or less is adaptive.
         gamma: part of the box's size that an offset of 1 is.
     """
-
-    _shown = ("output_size", "spatial_scale", "sampling_ratio", "gamma")
 
     def __init__(
         self,

@@ -15,11 +15,7 @@ struct PrRoiPool : SingleMapOperator<Box> {
   static constexpr const char* kName = "PrRoiPool";
   static constexpr int kRoiSlopes = 4;
 
-  struct Params {
-    int32_t output_height;  // bins
-    int32_t output_width;   // bins
-    float spatial_scale;    // feature cells per image pixel
-  };
+  using Params = PoolParams;
 
   template <typename T>
   using Region = IntegralGrid<ComputeType<T>>;

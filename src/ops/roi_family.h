@@ -26,6 +26,13 @@ struct MapSize {
   int32_t width;
 };
 
+// The attributes of operators that lay no sample points.
+struct PoolParams {
+  int32_t output_height;  // bins
+  int32_t output_width;   // bins
+  float spatial_scale;    // feature cells per image pixel
+};
+
 // A RoI's corners in image pixels.
 template <typename Real>
 struct Box {

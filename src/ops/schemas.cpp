@@ -14,9 +14,8 @@ void read_output_size(Params& params, const AttributeReader& attributes, const s
   params.output_width = read_integer(attributes, op, "output_width", 1, 1);
 }
 
-template <typename Params>
-Params read_pool_params(const AttributeReader& attributes, const std::string& op) {
-  Params params{};
+PoolParams read_pool_params(const AttributeReader& attributes, const std::string& op) {
+  PoolParams params{};
   read_output_size(params, attributes, op);
   params.spatial_scale = read_spatial_scale(attributes, op);
   return params;
@@ -76,7 +75,7 @@ Schema RoiPool::schema() {
 }
 
 RoiPool::Params RoiPool::read_params(const AttributeReader& attributes, const std::string& op) {
-  return read_pool_params<Params>(attributes, op);
+  return read_pool_params(attributes, op);
 }
 
 Schema PsRoiAlign::schema() {
@@ -90,13 +89,13 @@ PsRoiAlign::Params PsRoiAlign::read_params(const AttributeReader& attributes, co
 Schema PsRoiPool::schema() { return {inputs(), {kPooled}, {"output_height", "output_width", "spatial_scale"}}; }
 
 PsRoiPool::Params PsRoiPool::read_params(const AttributeReader& attributes, const std::string& op) {
-  return read_pool_params<Params>(attributes, op);
+  return read_pool_params(attributes, op);
 }
 
 Schema PrRoiPool::schema() { return {inputs(), {kPooled}, {"output_height", "output_width", "spatial_scale"}}; }
 
 PrRoiPool::Params PrRoiPool::read_params(const AttributeReader& attributes, const std::string& op) {
-  return read_pool_params<Params>(attributes, op);
+  return read_pool_params(attributes, op);
 }
 
 std::vector<InputSpec> DeformRoiPool::inputs() {

@@ -37,6 +37,16 @@ ORT_ROIALIGN_HD int64_t round_half_away(Real value) {
   return static_cast<int64_t>(std::round(clamped));
 }
 
+// Divides a RoI's side into bins of cells, with its ends rounded. It is at least one cell long; `end_belongs`: the last
+// cell is part of it. Bins are cut off at `end_of_bins`.
+template <typename Real>
+ORT_ROIALIGN_HD CellAxis<Real> round_to_cells(Real low_feature, Real high_feature, bool end_belongs, int32_t bins,
+                                              int32_t end_of_bins, int32_t extent) {
+  const int64_t start = round_half_away(low_feature);
+  const int64_t length = round_half_away(high_feature) - start + (end_belongs ? 1 : 0);
+  return {start, static_cast<Real>(length > 1 ? length : 1) / static_cast<Real>(bins), end_of_bins, extent};
+}
+
 // Walks over the cells of a bin, each of weight 1: `while (taps.next()) use(taps.cell, taps.weight);`.
 template <typename Real>
 class CellTaps {
