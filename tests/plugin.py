@@ -83,7 +83,7 @@ def make_model(
     attributes: Mapping[str, Any],
     types: Mapping[str, np.dtype[Any]],
     shapes: Mapping[str, list[int | str | None] | None] | None = None,
-    outputs: int | None = None,
+    outputs: int | tuple[str, ...] | None = None,
 ) -> onnx.ModelProto:
     """Makes a model of one node. bfloat16 travels as float32, which NumPy and onnxruntime share.
 
@@ -92,7 +92,7 @@ def make_model(
         attributes: Attributes of the node.
         types: Element type of each input.
         shapes: Declared shape of each input; unknown by default.
-        outputs: How many outputs the node has; by default all.
+        outputs: How many outputs the node has, or the names of those that it has; by default all.
     """
     nodes = []
     graph_inputs = []
@@ -110,7 +110,11 @@ def make_model(
     graph_outputs = []
     node_outputs = []
     tail = []
-    for name, like in list(OUTPUTS[operator].items())[:outputs]:
+    count = None if isinstance(outputs, tuple) else outputs
+    for name, like in list(OUTPUTS[operator].items())[:count]:
+        if isinstance(outputs, tuple) and name not in outputs:
+            node_outputs.append("")
+            continue
         inner = np.dtype(np.int64) if like is None else types[like]
         outer = np.dtype(np.float32) if inner == BFLOAT16 else inner
         graph_outputs.append(helper.make_tensor_value_info(name, _ONNX_TYPES[outer], None))
@@ -172,7 +176,7 @@ def run(
     operator: str,
     inputs: Mapping[str, np.ndarray[Any, Any]],
     *,
-    outputs: int | None = None,
+    outputs: int | tuple[str, ...] | None = None,
     threads: int | None = None,
     **attributes: Any,
 ) -> list[np.ndarray[Any, Any]]:

@@ -77,3 +77,8 @@ DIFFERENCE_OF_SCORES = Tolerance(1e-3, 0.0)
 
 # 8-bit colours that are blended twice, and cut to a whole number each time.
 BLENDED_COLOUR = Tolerance(0.0, 2.0)
+
+# Outputs of order 1 of a detector's heads: each adds some hundred products of order 1 or less, in
+# convolutions, a pooling and a linear layer, in another order than PyTorch. Every sum is rounded to
+# 2^-24, and what one layer rounds the next ones carry on: about 1e-6 in all, and room for chance.
+DETECTOR_OUTPUT = Tolerance(1e-5, 1e-5)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ort_roialign._signatures import OPERATORS, Default, Signature
 from ort_roialign.errors import InvalidArgumentError
 
 Array = npt.NDArray[Any]
+_NUMBERS = "biufV"  # kinds of types; V has bfloat16, and text would become numbers unasked
 
 
 def forward(name: str, arguments: Mapping[str, Any], num_outputs: int = 1) -> list[Array]:
@@ -29,7 +31,8 @@ def forward(name: str, arguments: Mapping[str, Any], num_outputs: int = 1) -> li
         InvalidArgumentError: if the call breaks the operator's contract.
     """
     signature = OPERATORS[name]
-    return _call(name, signature, _inputs(signature, arguments), arguments, num_outputs)
+    outputs = ("Y", "argmax")[:num_outputs]
+    return _call(name, signature, _inputs(signature, arguments), arguments, outputs)
 
 
 def gradient(name: str, arguments: Mapping[str, Any]) -> list[Array]:
@@ -40,9 +43,9 @@ def gradient(name: str, arguments: Mapping[str, Any]) -> list[Array]:
     """
     signature = OPERATORS[name]
     inputs = _inputs(signature, arguments)
-    num_outputs = len(inputs) - 2 if signature.variadic else len(signature.gradients)
+    outputs = [f"d{input_name}" for input_name, _ in inputs if input_name in signature.gradients]
     inputs = [("dY", arguments["dy"]), *inputs]
-    return _call(f"{name}Grad", signature, inputs, arguments, num_outputs)
+    return _call(f"{name}Grad", signature, inputs, arguments, outputs)
 
 
 def _inputs(signature: Signature, arguments: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -56,7 +59,7 @@ def _call(
     signature: Signature,
     inputs: list[tuple[str, Any]],
     arguments: Mapping[str, Any],
-    num_outputs: int,
+    output_names: Sequence[str],
 ) -> list[Array]:
     threads = _integer(name, "threads", arguments["threads"])
     if threads < 0:
@@ -70,18 +73,28 @@ def _call(
     tensors = [ABSENT if array is None else _tensor(array) for array in arrays]
     # Only the types of the maps and of the boxes can be ones that NumPy does not know by name.
     types = {array.dtype.name: array.dtype for array in arrays if array is not None}
+    inferred = infer(name, attributes, tensors, len(output_names))
     outputs = [
-        np.empty(output.shape, types[output.type_name])
-        for output in infer(name, attributes, tensors, num_outputs)
+        _memory(name, output_name, output.shape, types[output.type_name])
+        for output_name, output in zip(output_names, inferred, strict=True)
     ]
     run(name, attributes, tensors, [_tensor(output) for output in outputs], threads=threads)
     return outputs
 
 
+def _memory(name: str, output_name: str, shape: tuple[int, ...], type_: np.dtype[Any]) -> Array:
+    try:
+        return np.empty(shape, type_)
+    except (MemoryError, ValueError) as error:  # the second one beyond what NumPy can count
+        raise InvalidArgumentError(
+            f"{name}: {output_name} must fit into memory; got shape {list(shape)} of type {type_}"
+        ) from error
+
+
 def _arrays(name: str, inputs: list[tuple[str, Any]]) -> list[Array | None]:
     """The inputs as arrays that a kernel can read; numbers that are no array become the maps'."""
     map_type = next(
-        (np.asarray(value).dtype for input_name, value in inputs if input_name == "X"), None
+        (_array(name, "X", value).dtype for input_name, value in inputs if input_name == "X"), None
     )
     boxes_type = map_type if map_type == np.float64 else np.dtype(np.float32)
     wanted = {"dY": map_type, "X": map_type, "offset": map_type, "rois": boxes_type}
@@ -90,13 +103,25 @@ def _arrays(name: str, inputs: list[tuple[str, Any]]) -> list[Array | None]:
         if value is None:
             arrays.append(None)
             continue
-        array = np.asarray(value, None if hasattr(value, "dtype") else wanted.get(input_name))
+        array = _array(name, input_name, value)
+        if input_name in wanted and not hasattr(value, "dtype") and array.dtype.kind in _NUMBERS:
+            array = array.astype(wanted[input_name], copy=False)
         if input_name == "batch_indices" and (array.dtype.kind in "iu" or not array.size):
             array = array.astype(np.int64, copy=False)
         _check_array(name, input_name, array)
         native = array.dtype.newbyteorder("=")
         arrays.append(np.require(array, native, ["C_CONTIGUOUS", "ALIGNED"]))
     return arrays
+
+
+def _array(name: str, input_name: str, value: Any) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"{name}: {input_name} must be an array, or lists that are equally long; "
+            f"got {reprlib.repr(value)}"
+        ) from error
 
 
 def _check_array(name: str, input_name: str, array: Array) -> None:
@@ -128,7 +153,7 @@ def _attribute(name: str, attribute: str, default: Default, value: Any) -> Attri
         if isinstance(default, float):
             return float(value)
         return [float(number) for number in value]
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         required = "a float" if isinstance(default, float) else "a list of floats"
         raise InvalidArgumentError(
             f"{name}: attribute {attribute} must be {required}; got {value!r}"

@@ -15,6 +15,7 @@ from ort_roialign.torch import _library_ops  # noqa: E402, F401  registers torch
 from ort_roialign.torch._functional import (  # noqa: E402
     deform_roi_pool,
     multiscale_roi_align,
+    multiscale_roi_align_rotated,
     prroi_pool,
     ps_roi_align,
     ps_roi_pool,
@@ -42,6 +43,7 @@ __all__ = [
     "RoIPool",
     "deform_roi_pool",
     "multiscale_roi_align",
+    "multiscale_roi_align_rotated",
     "prroi_pool",
     "ps_roi_align",
     "ps_roi_pool",

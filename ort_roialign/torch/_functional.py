@@ -2,6 +2,9 @@
 
 Letters: `N` images, `C` channels, `H W` height and width of the feature maps, `K` boxes, `L` boxes
 of one image, `PH PW` output bins.
+
+The result has the maps' type. Under autocast, boxes, offset and further maps may have any floating
+type; they are cast to what goes with the first map, and their gradients back.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from ort_roialign.torch._boxes import origin, pair, split_boxes, split_rows
 # `OutputSize` is one number for both axes, or height and width.
 OutputSize = int | Sequence[int]
 Boxes = Tensor | Sequence[Tensor]
+_TURNED = "centre x, centre y, width, height, angle"
 
 
 def roi_align(
@@ -153,11 +157,69 @@ def roi_align_rotated(
     Source:
         detectron2's ROIAlignRotated; the signature is mmcv's, but for the keywords.
     """
-    columns = "centre x, centre y, width, height, angle"
-    boxes, images = split_rows("roi_align_rotated", "rois", rois, columns)
+    boxes, images = split_rows("roi_align_rotated", "rois", rois, _TURNED)
     height, width = pair("roi_align_rotated", output_size)
     pooled: Tensor = torch.ops.ort_roialign.roi_align_rotated(
         input, boxes, images, mode, height, width, max(sampling_ratio, 0), spatial_scale,
+        origin(aligned), angle_unit, int(clockwise),
+    )  # fmt: skip
+    return pooled
+
+
+def multiscale_roi_align_rotated(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    output_size: OutputSize,
+    spatial_scales: Sequence[float],
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+    clockwise: bool = False,
+    *,
+    mode: str = "avg",
+    angle_unit: str = "radians",
+    canonical_scale: float = 224,
+    canonical_level: int = 4,
+    min_level: int | None = None,
+    max_level: int | None = None,
+    log_epsilon: float = 0.0,
+    level_epsilon: float = 1e-6,
+) -> Tensor:
+    """Pool each turned box, as `roi_align_rotated` does, from the feature map that its size says.
+
+    The level of a box is that of `multiscale_roi_align`.
+
+    Args:
+        features: feature maps [N, C, H_l, W_l] of one type, the finest first.
+        rois: as in `roi_align_rotated`.
+        output_size: bins PH, PW, or one number for both.
+        spatial_scales: feature cells per image pixel, one of each map.
+        sampling_ratio: as in `roi_align_rotated`.
+        aligned: as in `roi_align_rotated`.
+        clockwise: as in `roi_align_rotated`.
+        mode: as in `roi_align_rotated`.
+        angle_unit: as in `roi_align_rotated`.
+        canonical_scale: as in `multiscale_roi_align`, like the arguments after it.
+        canonical_level: level of a box of that scale.
+        min_level: level of the first map.
+        max_level: highest level in use.
+        log_epsilon: added before the logarithm.
+        level_epsilon: added to the level before it is rounded down.
+
+    Returns:
+        Pooled boxes [K, C, PH, PW], differentiable by `features`.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
+
+    Source:
+        detectron2's ROIPooler with ROIAlignRotated; the arguments are those of the two functions.
+    """
+    boxes, images = split_rows("multiscale_roi_align_rotated", "rois", rois, _TURNED)
+    height, width = pair("multiscale_roi_align_rotated", output_size)
+    scales = [float(scale) for scale in spatial_scales]
+    pooled: Tensor = torch.ops.ort_roialign.multi_scale_roi_align_rotated(
+        boxes, images, list(features), scales, canonical_scale, canonical_level, min_level,
+        max_level, log_epsilon, level_epsilon, mode, height, width, max(sampling_ratio, 0),
         origin(aligned), angle_unit, int(clockwise),
     )  # fmt: skip
     return pooled

@@ -4,12 +4,17 @@
 the ONNX attributes in the order of the library's list, all of them. `roi_align_grad` takes `dy`
 before that and gives the gradient for the maps. The maps of a multi-scale operator are a list, as
 are their gradients. `pr_roi_pool_grad` and `deform_roi_pool_grad` have a second result, for the
-boxes and for the offset, and a last argument that says whether it is wanted; it is empty if not.
+boxes and for the offset, and two last arguments that say which of both is wanted; the other one is
+empty.
+
+Under autocast an operator casts its tensors to types that go with the first map's: boxes to float32
+beside a half-precision map, else all to its type, which is the result's too. The map itself is not
+made float32, as torchvision's `roi_align` does it: the kernels sum in float32 anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +33,8 @@ _TYPE_NAMES = {
     torch.int64: "int64",
 }
 _TYPES = {name: type_ for type_, name in _TYPE_NAMES.items()}
+_library: Any = torch.library  # its classes have no type hints
+_fragment = _library.Library(NAMESPACE, "FRAGMENT")  # whose registrations end with it
 
 
 class _Forward:
@@ -60,8 +67,9 @@ class _Forward:
     def _result_type(self) -> str:
         return "Tensor"
 
-    def _num_outputs(self, arguments: Sequence[Any]) -> int:
-        return 1
+    def _wanted(self, arguments: Sequence[Any]) -> list[bool]:
+        """Which of the kernel's outputs are to be computed."""
+        return [True]
 
     def _result(self, outputs: list[torch.Tensor]) -> Any:
         """The kernel's outputs in the form that the schema says."""
@@ -74,11 +82,17 @@ class _Forward:
         device = self._common_device(tensors)
         inputs = [None if tensor is None else tensor.contiguous() for _, tensor in tensors]
         c_inputs = [ABSENT if tensor is None else _c_tensor(self.name, tensor) for tensor in inputs]
+        wanted = self._wanted(arguments)
         outputs = [
-            torch.empty(expected.shape, dtype=_TYPES[expected.type_name], device=device)
-            for expected in infer(self.name, attributes, c_inputs, self._num_outputs(arguments))
+            torch.empty(each.shape if want else 0, dtype=_TYPES[each.type_name], device=device)
+            for each, want in zip(
+                infer(self.name, attributes, c_inputs, len(wanted)), wanted, strict=True
+            )
         ]
-        c_outputs = [_c_tensor(self.name, output) for output in outputs]
+        c_outputs = [
+            _c_tensor(self.name, output) if want else ABSENT
+            for output, want in zip(outputs, wanted, strict=True)
+        ]
         if device.type == "cuda":
             with torch.cuda.device(device):
                 stream = torch.cuda.current_stream().cuda_stream
@@ -106,6 +120,33 @@ class _Forward:
                     f"got {tensor.device}"
                 )
         return first.device
+
+    def under_autocast(self, device: str) -> Callable[..., Any]:
+        """The operator as autocast calls it on a device: with types that go together."""
+
+        def cast_and_call(*arguments: Any) -> Any:
+            overload = getattr(getattr(torch.ops, NAMESPACE), self.function_name).default
+            with torch.autocast(device, enabled=False):
+                return overload(*self._cast(arguments))
+
+        return cast_and_call
+
+    def _cast(self, arguments: Sequence[Any]) -> list[Any]:
+        types = [x.dtype for name, x in self.tensors(arguments) if name == "X" and x is not None]
+        if not types:  # the library refuses a pyramid without maps
+            return list(arguments)
+        map_type = types[0]
+        rois_type = torch.promote_types(map_type, torch.float32)
+        wanted = {"X": map_type, "rois": rois_type, "offset": map_type}
+
+        def cast(name: str, value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return [cast(name, each) for each in value]
+            floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+            return value.to(wanted[name]) if floating and name in wanted else value
+
+        cast_inputs = map(cast, self.inputs, arguments)  # stops where the attributes begin
+        return [*cast_inputs, *arguments[len(self.inputs) :]]
 
     def fake(self, *arguments: Any) -> Any:
         """A tensor of the output's type and shape, whose sizes may be symbols."""
@@ -135,36 +176,36 @@ class _Gradient(_Forward):
         self.second = signature.gradients[1] if len(signature.gradients) > 1 else None
 
     def _further_arguments(self) -> list[str]:
-        return [] if self.second is None else [f"bool with_d{self.second}"]
+        return [] if self.second is None else ["bool with_dx", f"bool with_d{self.second}"]
 
     def _result_type(self) -> str:
         if self.signature.variadic:
             return "Tensor[]"
         return "Tensor" if self.second is None else "(Tensor, Tensor)"
 
-    def _num_outputs(self, arguments: Sequence[Any]) -> int:
+    def _wanted(self, arguments: Sequence[Any]) -> list[bool]:
         if self.second is None:
-            return sum(name == "X" for name, _ in self.tensors(arguments))
-        return 2 if arguments[-1] else 1
+            return [True for name, _ in self.tensors(arguments) if name == "X"]
+        return list(arguments[-2:])
 
     def _result(self, outputs: list[torch.Tensor]) -> Any:
         if self.signature.variadic:
             return outputs
-        if self.second is None:
-            return outputs[0]
-        return outputs[0], outputs[1] if len(outputs) > 1 else outputs[0].new_empty(0)
+        return outputs[0] if self.second is None else tuple(outputs)
 
     def fake(self, *arguments: Any) -> Any:
         """Tensors of the gradients' types and shapes, whose sizes may be symbols."""
         inputs = self.tensors(arguments)
-        outputs = [x.new_empty(x.shape) for name, x in inputs if name == "X" and x is not None]
-        if self.second is not None and arguments[-1]:
+        likes = [x for name, x in inputs if name == "X" and x is not None]
+        if self.second is not None:
             like = dict(inputs)[self.second]
             if like is None:  # an offset that is left out is one of 0
                 dy: torch.Tensor = arguments[0]
                 like = dy[:, :1].expand(-1, 2, -1, -1)
-            outputs.append(like.new_empty(like.shape))
-        return self._result(outputs)
+            likes.append(like)
+        wanted = self._wanted(arguments)
+        pairs = zip(likes, wanted, strict=True)
+        return self._result([like.new_empty(like.shape if want else 0) for like, want in pairs])
 
 
 def _as_list(value: Any) -> Sequence[Any]:
@@ -193,6 +234,9 @@ def _register(signature: Signature) -> None:
         torch.library.define(name, operator.schema(), tags=torch.Tag.pt2_compliant_tag)
         torch.library.impl(name, _DEVICES)(operator.compute)
         torch.library.register_fake(name)(operator.fake)
+    for device in _DEVICES:
+        key = f"Autocast{device.upper()}"
+        _fragment.impl(forward.function_name, forward.under_autocast(device), key)
     _register_autograd(forward, gradient)
 
 
@@ -219,9 +263,13 @@ def _register_autograd(forward: _Forward, gradient: _Gradient) -> None:
         if gradient.second is None:
             gradients = {"X": overload(dy, *inputs, *ctx.attributes)}
         else:
-            wanted = ctx.needs_input_grad[forward.inputs.index(gradient.second)]
-            dx, second = overload(dy, *inputs, *ctx.attributes, wanted)
-            gradients = {"X": dx, gradient.second: second if wanted else None}
+            names = ("X", gradient.second)
+            wanted = [ctx.needs_input_grad[forward.inputs.index(name)] for name in names]
+            found = overload(dy, *inputs, *ctx.attributes, *wanted)
+            gradients = {
+                name: each if want else None
+                for name, each, want in zip(names, found, wanted, strict=True)
+            }
         return tuple(gradients.get(name) for name in forward.inputs) + (None,) * len(ctx.attributes)
 
     def refuse(ctx: Any, *gradients: Any) -> None:

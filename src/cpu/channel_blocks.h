@@ -16,6 +16,9 @@ constexpr int64_t kMostPackedBytes = int64_t{8} << 20;
 // Of a block, if it is to stay in the caches near a core.
 constexpr int64_t kNearBytes = int64_t{2} << 20;
 
+// Of output that would push the blocks out of the caches.
+constexpr int64_t kLeastStreamedBytes = int64_t{4} << 20;
+
 // The part of the map that is repacked.
 struct Repacked {
   int64_t pages = 0;

@@ -65,6 +65,9 @@ constexpr double kPackedCallPrice = 550;
 // Work of less than this stays on one thread.
 constexpr double kLeastParallelNanoseconds = 8e3;
 
+// Of a task for a thread.
+constexpr double kNanosecondsPerTask = 20e3;
+
 // Of pooling RoIs, once the cells are repacked.
 inline double packed_pool_cost(const Prices& prices, const Work& work, double groups) {
   return prices.packed_roi * work.rois +
@@ -90,6 +93,33 @@ inline double direct_cost(const Prices& prices, const Work& work, double groups,
 // Of so few channels that bins lie side by side in a vector, a RoI. `row_steps` are vectors of all rows that it sums.
 inline double few_channels_cost(double bins, double row_steps, double channels) {
   return 300 + channels * (5 * bins + 2 * row_steps);
+}
+
+// Of pooling, or spreading a gradient, cell by cell: sums over RoIs.
+struct ListWork {
+  double cells = 0;         // that are repacked, of one group of channels
+  double listed_cells = 0;  // of all bins
+  double bins = 0;
+};
+
+struct ListPrices {
+  double packed_cell;  // a group of channels, likewise below
+  double packed_listed;
+  double packed_bin;
+  double plain_listed;  // a channel, likewise below
+  double plain_bin;
+};
+
+constexpr ListPrices kForwardListPrices = {2.5, 1.1, 3, 0.9, 2};
+constexpr ListPrices kBackwardListPrices = {4, 1.6, 3, 1.3, 2};
+
+inline double packed_list_cost(const ListPrices& prices, const ListWork& work, double groups) {
+  return groups *
+         (prices.packed_cell * work.cells + prices.packed_listed * work.listed_cells + prices.packed_bin * work.bins);
+}
+
+inline double plain_list_cost(const ListPrices& prices, const ListWork& work, double channels) {
+  return channels * (prices.plain_listed * work.listed_cells + prices.plain_bin * work.bins);
 }
 
 }  // namespace ort_roialign::cpu

@@ -66,7 +66,7 @@ struct PackedRun {
 template <typename T>
 struct PackJob {
   const T* planes;         // of the block's first channel
-  int64_t plane_size;      // elements
+  int64_t plane_stride;    // from one channel's plane to the next one's, in elements
   int32_t channels;        // of the block; the lanes after them are filled with 0
   int32_t block_channels;  // lanes of a cell, a multiple of Lanes<T>
   ComputeType<T>* packed;  // [cells, block_channels]
@@ -102,6 +102,30 @@ struct DirectPoolJob : PoolJob<T> {
   int32_t width;       // of the map
 };
 
+// A cell that a bin reads and what it weighs there, or one of the cells of a sample.
+template <typename Real>
+struct WeightedCell {
+  int32_t cell;  // kOutside: of a sample outside the map, which is worth 0
+  Real weight;
+};
+constexpr int32_t kOutside = -1;
+
+// What some bins read, cell by cell: a bin the cells up to its end, from the end of the bin before it on.
+template <typename Real>
+struct CellLists {
+  const WeightedCell<Real>* cells;
+  const int32_t* ends;  // of each bin
+  int32_t begin;        // of the first bin
+  int32_t bins;
+};
+
+// A repacked block that lists are applied to, or the gradient of one.
+template <typename Real>
+struct Block {
+  Real* cells;       // [cells, channels]; the lists' cell 0 is the first one
+  int32_t channels;  // a line or two
+};
+
 // A cell of a repacked block is one or two cache lines wide. Wider ones save little more of the work on taps, and
 // push the block out of the caches and its pages out of their table.
 constexpr int32_t kLineBytes = 64;
@@ -117,12 +141,43 @@ constexpr int32_t kMostDirectBins = 256;
 // As many channels or fewer are pooled with bins side by side in a vector, more with channels.
 constexpr int32_t kFewChannels = 3;
 
+// Of finished bins, or of their gradients, while they wait to be transposed.
+constexpr int32_t kStagingBytes = 32768;
+
+// Unpacks [cells, block_channels] to planes. What is written is `channels` long.
+template <typename T>
+struct UnpackJob {
+  const ComputeType<T>* packed;
+  int32_t block_channels;
+  T* planes;             // of the first channel, from the first cell on
+  int64_t plane_stride;  // from one channel's plane to the next one's, in elements
+  int32_t channels;
+  bool stream;  // past the caches, where the planes lie side by side
+};
+
 // The kernels of one element type.
 template <typename T>
 struct PoolingKernels {
+  using Real = ComputeType<T>;
+
   void (*pack)(const PackJob<T>& job, const PackedRun& run);
+  void (*unpack)(const UnpackJob<T>& job, int64_t cells);
   void (*pool_packed)(const PackedPoolJob<T>& job, int64_t plan_begin, int64_t plan_end);
   void (*pool_direct)(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t channel_begin, int64_t channel_end);
+
+  // Adds the weighted cells of each bin to its sums, [bins, channels].
+  void (*sum_cells)(const CellLists<Real>& lists, Block<const Real> block, Real* sums);
+  // Adds to the gradient of the cells of each bin what they weigh of the bin's, [bins, channels].
+  void (*spread_sums)(const CellLists<Real>& lists, const Real* gradients, Block<Real> block);
+  // Takes the larger ones of each bin's samples and of `values`, and their numbers among the bin's samples in these
+  // lists for `winners`; both [bins, channels]. `fresh`: there are no values yet.
+  void (*take_samples)(const CellLists<Real>& lists, int32_t cells_per_sample, Block<const Real> block, bool fresh,
+                       Real* values, Real* winners);
+  // Adds to the gradient of the cells of each bin's winning sample what they weigh of the bin's.
+  void (*spread_maxima)(const CellLists<Real>& lists, int32_t cells_per_sample, const Real* winners,
+                        const Real* gradients, Block<Real> block);
+  // The sum over `count` products, a multiple of a line's.
+  double (*dot)(const Real* a, const Real* b, int64_t count);
 };
 
 // The kernels of one instruction set.

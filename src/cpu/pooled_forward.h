@@ -21,14 +21,6 @@
 
 namespace ort_roialign::cpu {
 
-template <typename T>
-const PoolingKernels<T>& kernels_for(const IsaKernels& isa) {
-  if constexpr (std::is_same_v<T, float>) return isa.float32;
-  if constexpr (std::is_same_v<T, double>) return isa.float64;
-  if constexpr (std::is_same_v<T, Float16>) return isa.float16;
-  if constexpr (std::is_same_v<T, BFloat16>) return isa.bfloat16;
-}
-
 template <typename Op, typename T>
 class PooledForward {
  public:
@@ -41,7 +33,7 @@ class PooledForward {
       : call_(call),
         problem_(problem),
         plans_(plans),
-        kernels_(kernels_for<T>(*all_isas()[call.cpu_settings->isa].kernels)),
+        kernels_(kernels_for<T>(*call.cpu_settings)),
         prices_(problem.params.reduction == Reduction::kMaximum ? kMaximumPrices : kAveragePrices),
         groups_(static_cast<double>(divide_up(problem.channels, kGroup))) {}
 
@@ -70,9 +62,6 @@ class PooledForward {
   }
 
  private:
-  // Of output that would push the blocks out of the caches.
-  static constexpr int64_t kLeastStreamedBytes = int64_t{4} << 20;
-  static constexpr double kNanosecondsPerTask = 20e3;
   static constexpr double kLeastTasks = 4;
 
   // One image of one map.
@@ -351,8 +340,8 @@ class PooledForward {
 
   void pack(const Block& block, Real* packed) {
     PackJob<T> job;
-    job.plane_size = block.page->map.plane_size();
-    job.planes = block.page->planes + block.number * blocks_->channels * job.plane_size;
+    job.plane_stride = block.page->map.plane_size();
+    job.planes = block.page->planes + block.number * blocks_->channels * job.plane_stride;
     job.channels = used_channels(block.number);
     job.block_channels = static_cast<int32_t>(blocks_->channels);
     job.packed = packed;

@@ -18,7 +18,7 @@ extern const IsaKernels kAvx512Kernels;
 namespace {
 
 constexpr std::array<const char*, kPaths> kPathNames = {"plain", "direct", "packed"};
-// Forward calls by instruction set and path.
+// Calls by instruction set and path.
 std::vector<std::atomic<int64_t>>& calls() {
   static auto& counts = *new std::vector<std::atomic<int64_t>>(all_isas().size() * kPaths);
   return counts;

@@ -21,8 +21,8 @@ __global__ void sum_slopes(Problem<Op, T> problem, const T* output_gradient, T* 
   for (int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; index < tasks; index += stride) {
     const int64_t roi = index / problem.bins();
     const int64_t bin = index % problem.bins();
-    const auto bin_y = static_cast<int32_t>(bin / problem.params.output_width);
-    const auto bin_x = static_cast<int32_t>(bin % problem.params.output_width);
+    const int32_t bin_y = problem.bin_place(bin).y;
+    const int32_t bin_x = problem.bin_place(bin).x;
     const bool valid = problem.fault(roi) == RoiFault::kNone;
     double sums[kNumbers] = {};
     if (valid) {

@@ -51,8 +51,8 @@ ORT_ROIALIGN_HD BinTask bin_task(const Problem<Op, T>& problem, int64_t task) {
   const int64_t groups = divide_up(problem.channels, kChannels);
   const int64_t bin = task % problem.bins();
   const int64_t rest = task / problem.bins();
-  return {rest / groups, channel_group(problem, rest % groups), static_cast<int32_t>(bin / problem.params.output_width),
-          static_cast<int32_t>(bin % problem.params.output_width)};
+  const BinPlace place = problem.bin_place(bin);
+  return {rest / groups, channel_group(problem, rest % groups), place.y, place.x};
 }
 
 // The planes that a few channels of one bin of a valid RoI read.

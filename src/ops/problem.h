@@ -25,6 +25,11 @@ struct FeatureMap {
   ORT_ROIALIGN_HD int64_t plane_size() const { return static_cast<int64_t>(height) * width; }
 };
 
+struct BinPlace {
+  int32_t y;
+  int32_t x;
+};
+
 template <typename Op, typename T>
 struct Problem {
   using Real = ComputeType<T>;
@@ -48,6 +53,10 @@ struct Problem {
   int64_t num_rois;
 
   ORT_ROIALIGN_HD int64_t bins() const { return static_cast<int64_t>(params.output_height) * params.output_width; }
+
+  ORT_ROIALIGN_HD BinPlace bin_place(int64_t bin) const {
+    return {static_cast<int32_t>(bin / params.output_width), static_cast<int32_t>(bin % params.output_width)};
+  }
 
   // Channels of a map for each one of the output.
   ORT_ROIALIGN_HD int64_t channels_per_channel() const { return Op::kChannelPerBin ? bins() : 1; }

@@ -90,7 +90,9 @@ struct GradientDeclaration : Declaration<Op> {
     Schema schema = Op::schema();
     schema.inputs.insert(schema.inputs.begin(),
                          {"dY", TypeRule::kMap, "[num_rois, channels, output_height, output_width]"});
-    schema.outputs = {{"dX", TypeRule::kMap, Op::kMostMaps > 1 ? Presence::kVariadic : Presence::kRequired}};
+    constexpr bool kOthers = Op::kRoiSlopes + Op::kOffsetSlopes > 0;  // which may be all that is wanted
+    constexpr Presence kOfMap = kOthers ? Presence::kOptional : Presence::kRequired;
+    schema.outputs = {{"dX", TypeRule::kMap, Op::kMostMaps > 1 ? Presence::kVariadic : kOfMap}};
     if constexpr (Op::kRoiSlopes > 0) schema.outputs.push_back({"drois", TypeRule::kMapOrFloat32, Presence::kOptional});
     if constexpr (Op::kOffsetSlopes > 0) schema.outputs.push_back({"doffset", TypeRule::kMap, Presence::kOptional});
     return {text(Op::kName, "Grad"), index,         Direction::kBackward, schema,

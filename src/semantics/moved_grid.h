@@ -53,11 +53,15 @@ struct MovedGrid {
         const Real by_y = share * step_y_feature * row.slope();
         const Real upper = 1 - row.cells.fraction, lower = row.cells.fraction;
         const Real left = 1 - column.cells.fraction, right = column.cells.fraction;
-        const Real slopes[4][2] = {{-by_x * upper, -by_y * left},
-                                   {by_x * upper, -by_y * right},
-                                   {-by_x * lower, by_y * left},
-                                   {by_x * lower, by_y * right}};
-        for (int cell = 0; cell < kCellsPerSample; ++cell) visit(sample.offset[cell], slopes[cell]);
+        // Cell by cell, because nvcc would put an array that a loop indexes into local memory.
+        const auto visit_cell = [&](int64_t cell, Real along_x, Real along_y) {
+          const Real slopes[2] = {by_x * along_x, by_y * along_y};
+          visit(cell, slopes);
+        };
+        visit_cell(sample.offset[0], -upper, -left);
+        visit_cell(sample.offset[1], upper, -right);
+        visit_cell(sample.offset[2], -lower, left);
+        visit_cell(sample.offset[3], lower, right);
       }
     }
   }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import tolerances
 import torch
+from family_modules import Operator
 from running import RUNS
 
 from ort_roialign.cli.matching import match_detections
+from ort_roialign.onnx_export import export
 
 ROI_ALIGN_ATTRIBUTES = {
     "mode",
@@ -112,3 +116,39 @@ def assert_same_detections(
         matching = match_detections(expected, actual)
         most = max(len(expected["scores"]), len(actual["scores"]))
         assert len(matching.pairs) >= tolerances.SAME_DETECTIONS * most, f"{name}: {matching}"
+
+
+def export_with_free_sizes(
+    module: torch.nn.Module,
+    example: tuple[torch.Tensor, ...],
+    free: dict[str, dict[int, str]],
+    path: Path,
+    dynamo: bool,
+    **options: Any,
+) -> Path:
+    """Export with axes that may vary: input name -> axis -> name, all inputs in order."""
+    names = list(free)
+    if not dynamo:
+        options["dynamic_axes"] = free
+    elif isinstance(module, Operator):
+        options |= {"dynamic_shapes": (tuple(free.values()),), "verbose": False}
+    else:
+        options |= {"dynamic_shapes": tuple(free.values()), "verbose": False}
+    return export(module.eval(), example, path, dynamo=dynamo, input_names=names, **options)
+
+
+def assert_runs_equal_eager(
+    module: torch.nn.Module,
+    path: Path,
+    inputs: Sequence[torch.Tensor],
+    tolerance: tolerances.Tolerance = tolerances.KERNEL["float32"],
+) -> None:
+    """Run a file with and without the plugin, and compare all its outputs."""
+    with torch.no_grad():
+        expected = module(*inputs)
+    expected = [expected] if isinstance(expected, torch.Tensor) else expected
+    for name, run in RUNS.items():
+        actual = list(run(path, *(each.numpy() for each in inputs)).values())
+        for one, other in zip(actual, expected, strict=True):
+            assert one.dtype == other.numpy().dtype
+            np.testing.assert_allclose(one, other.numpy(), *tolerance, err_msg=name)

@@ -54,25 +54,3 @@ class Pyramid(torch.nn.Module):
         return roi.multiscale_roi_align(
             [fine, coarse], [boxes0, boxes1], (3, 2), (0.125, 0.0625), 2, canonical_scale=448
         )
-
-
-class ModulesOfOnePackage(torch.nn.Module):
-    """All modules of `ort_roialign.torch`, on the same boxes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pools = torch.nn.ModuleList(
-            [
-                roi.RoIAlign((3, 2), 0.125, 2, True, "max"),
-                roi.RoIPool((3, 2), 0.125),
-                roi.PSRoIAlign((3, 2), 0.125, 0),
-                roi.PSRoIPool((3, 2), 0.125),
-                roi.PrRoIPool((3, 2), 0.125),
-                roi.DeformRoIPool((3, 2), 0.125, 2),
-            ]
-        )
-        self.rotated = roi.RoIAlignRotated((3, 2), 0.125, 2, clockwise=True)
-
-    def forward(self, x: torch.Tensor, rois: torch.Tensor) -> Any:
-        rotated_rois = torch.cat([rois, rois[:, 1:2] * 0.1], 1)
-        return (*(pool(x, rois) for pool in self.pools), self.rotated(x, rotated_rois))

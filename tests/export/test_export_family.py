@@ -10,9 +10,17 @@ import onnx
 import pytest
 import tolerances
 import torch
-from exported_files import attributes, random_boxes, random_maps, random_rois, roi_nodes
+from exported_files import (
+    assert_runs_equal_eager,
+    attributes,
+    export_with_free_sizes,
+    random_boxes,
+    random_maps,
+    random_rois,
+    roi_nodes,
+)
 from family_models import ATTRIBUTES, family_inputs
-from family_modules import ModulesOfOnePackage, Operator, PositionSensitive, Pyramid
+from family_modules import Operator, PositionSensitive, Pyramid
 from running import RUNS, Array, Run
 
 from ort_roialign._signatures import OPERATORS
@@ -27,38 +35,6 @@ FLOAT32 = tolerances.KERNEL["float32"]
 BOTH_EXPORTERS = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
 # Levels that the table leaves to the library: PyTorch's operators take numbers only.
 LEVELS = {"min_level": 3, "max_level": 5}
-
-
-def export_with_free_sizes(
-    module: torch.nn.Module,
-    example: tuple[torch.Tensor, ...],
-    free: dict[str, dict[int, str]],
-    path: Path,
-    dynamo: bool,
-    **options: Any,
-) -> Path:
-    """Export with axes that may vary: input name -> axis -> name, all inputs in order."""
-    names = list(free)
-    if not dynamo:
-        options["dynamic_axes"] = free
-    elif isinstance(module, Operator):
-        options |= {"dynamic_shapes": (tuple(free.values()),), "verbose": False}
-    else:
-        options |= {"dynamic_shapes": tuple(free.values()), "verbose": False}
-    return export(module.eval(), example, path, dynamo=dynamo, input_names=names, **options)
-
-
-def assert_runs_equal_eager(
-    module: torch.nn.Module, path: Path, inputs: list[torch.Tensor]
-) -> None:
-    with torch.no_grad():
-        expected = module(*inputs)
-    expected = [expected] if isinstance(expected, torch.Tensor) else expected
-    for name, run in RUNS.items():
-        actual = list(run(path, *(each.numpy() for each in inputs)).values())
-        for one, other in zip(actual, expected, strict=True):
-            assert one.dtype == other.numpy().dtype
-            np.testing.assert_allclose(one, other.numpy(), *FLOAT32, err_msg=name)
 
 
 def full_attributes(name: str) -> dict[str, Any]:
@@ -212,19 +188,6 @@ def test_pyramid_with_a_list_of_boxes(
     ]
     for counts in ((6, 9), (0, 2), (0, 0)):
         assert_runs_equal_eager(Pyramid(), path, inputs(*counts))
-
-
-@BOTH_EXPORTERS
-def test_all_own_modules(dynamo: bool, tmp_path: Path, rng: np.random.Generator) -> None:
-    module = ModulesOfOnePackage()
-
-    def inputs(num_rois: int) -> list[torch.Tensor]:
-        return [random_maps(rng, 2, 12, 14, 20), random_rois(rng, num_rois, 2, 112, 160)]
-
-    free = {"x": {}, "rois": {0: "num_rois"}}
-    path = export_with_free_sizes(module, tuple(inputs(4)), free, tmp_path / "m.onnx", dynamo)
-    assert len(roi_nodes(onnx.load(path))) == 7
-    assert_runs_equal_eager(module, path, inputs(7))
 
 
 @BOTH_EXPORTERS

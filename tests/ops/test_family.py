@@ -50,6 +50,17 @@ def test_gradients_equal_the_reference(device, rng, case, type_name):
         assert_allclose(gradient.astype(np.float64), wanted, *tolerance)
 
 
+@pytest.mark.parametrize("name", ["PrRoiPool", "DeformRoiPool"])
+def test_either_of_two_gradients_may_be_left_out(device, rng, name):
+    case = CASES[name]
+    inputs = case.with_gradient(rng, case.draw(rng, "float32"))
+    operator = f"{name}Grad"
+    both = run(device, operator, inputs, **case.attributes)
+    for output, expected in zip(OUTPUTS[operator], both, strict=True):
+        (alone,) = run(device, operator, inputs, outputs=(output,), **case.attributes)
+        assert_array_equal(alone, expected)
+
+
 @pytest.mark.parametrize("type_name", ["float32", "float64"])
 def test_forward_and_backward_are_adjoint(device, rng, case, type_name):
     if case.maximum:

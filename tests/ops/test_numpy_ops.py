@@ -250,3 +250,69 @@ def test_memory_of_another_shape_or_type_is_refused(output: Tensor, text: str) -
     inputs = [Tensor(a.ctypes.data, a.dtype.name, a.shape) for a in (x, rois, images)]
     with pytest.raises(InvalidArgumentError, match=text):
         run("RoiAlign", {}, inputs, [output])
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "text"),
+    [
+        (
+            ops.roi_align,
+            (X, [[0, 0, 1, 1], [0]], IMAGES),
+            r"RoiAlign: rois must be an array, or lists that are equally long; "
+            r"got \[\[0, 0, 1, 1\], \[0\]\]",
+        ),
+        (ops.roi_align, ([[1.0], [1.0, 2.0]], ROIS, IMAGES), "RoiAlign: X must be an array, or"),
+        (ops.roi_align, (X, ROIS, [[0], [0, 0]]), "RoiAlign: batch_indices must be an array, or"),
+        (ops.roi_align_grad, ([[1], []], X, ROIS, IMAGES), "RoiAlignGrad: dY must be an array, or"),
+        (ops.deform_roi_pool, (X, ROIS, IMAGES, [[1], []]), "DeformRoiPool: offset must be an arr"),
+        (ops.roi_align, (X, [["a", "b", "c", "d"]], IMAGES), "rois must be of type .*; got str32"),
+        (ops.roi_align, (X, [["0", "0", "1", "1"]], IMAGES), "rois must be of type .*; got str32"),
+        (ops.roi_align, (X, "box", IMAGES), "rois must be of type float32, .*; got str96"),
+        (ops.roi_align, ([[[["a"]]]], ROIS, IMAGES), "X must be of type float32, .*; got str32"),
+        (ops.roi_align, (X, [[None] * 4], IMAGES), "rois must be of type float32, .*; got object"),
+        (ops.roi_align, (X, [[10**400] * 4], IMAGES), "rois must be of type .*; got object"),
+        (ops.roi_align, (X, [[1j] * 4], IMAGES), "rois must be of type .*; got complex128"),
+        (ops.roi_align, (X, {}, IMAGES), "rois must be of type float32, .*; got object"),
+        (
+            ops.deform_roi_pool,
+            (X, ROIS, IMAGES, [[[["a"]]]]),
+            "DeformRoiPool: offset must be of type float32, .*; got str32",
+        ),
+    ],
+)
+def test_what_makes_no_array_of_numbers(
+    function: Any, arguments: tuple[Any, ...], text: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=text):
+        function(*arguments)
+
+
+def test_maps_of_a_pyramid_that_make_no_array() -> None:
+    text = "MultiScaleRoiAlign: X must be an array, or lists that are equally long; got "
+    with pytest.raises(InvalidArgumentError, match=text):
+        ops.multi_scale_roi_align(ROIS, IMAGES, X, [[1.0], []], spatial_scales=[1.0, 0.5])
+
+
+@pytest.mark.unsanitized  # AddressSanitizer ends the process that asks for as much
+@pytest.mark.parametrize("bins", [2**31 - 1, 2**24], ids=["beyond-numpy", "beyond-memory"])
+@pytest.mark.parametrize("type_", [np.float64, ml_dtypes.bfloat16])
+def test_outputs_that_no_memory_can_hold(type_: Any, bins: int) -> None:
+    # 2^48 bins take more bytes than the addresses of a process have bits for.
+    size = {"output_height": bins, "output_width": bins}
+    text = rf"Y must fit into memory; got shape \[1, 32, {bins}, {bins}\] of type {np.dtype(type_)}"
+    x, rois = np.ones((1, 32, 2, 2), type_), ROIS.astype(type_)
+    with pytest.raises(InvalidArgumentError, match=f"RoiAlign: {text}"):
+        ops.roi_align(x, rois, IMAGES, **size)
+    with pytest.raises(InvalidArgumentError, match=f"RoiPool: {text}"):
+        ops.roi_pool(x, rois, IMAGES, **size)
+
+
+def test_a_number_that_is_no_float() -> None:
+    with pytest.raises(InvalidArgumentError, match="spatial_scale must be a float; got 1000"):
+        ops.roi_align(X, ROIS, IMAGES, spatial_scale=10**400)
+
+
+@pytest.mark.parametrize("type_", [bool, int, np.uint8, np.float16, ml_dtypes.bfloat16])
+def test_lists_of_any_numbers(type_: Any) -> None:
+    rois = [[type_(number) for number in (0, 0, 1, 1)]]
+    assert_array_equal(ops.roi_align(X, rois, IMAGES), ops.roi_align(X, ROIS, IMAGES))

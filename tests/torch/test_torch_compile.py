@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from calls import VARIANTS, Call, make_call
+from tolerances import GRADIENT, KERNEL
 from torch.nn import functional
 
 import ort_roialign.torch as ops
@@ -72,6 +77,47 @@ def test_compiled_forward_and_backward(name: str, dynamic: bool, rng: np.random.
             assert torch.equal(gradient, other)
 
 
+def _what_inductor_lacks() -> str:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        return f"a C++ compiler; {compiler} is missing"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return "Python.h, of Python's development package"
+    return ""
+
+
+def test_compiled_by_inductor(
+    rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacking := _what_inductor_lacks():
+        pytest.skip(f"inductor needs {lacking}")
+    torch._dynamo.reset()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    # One graph, because building takes seconds: a list of maps, and both second gradients.
+    calls = [make_call(rng, name) for name in ("MultiScaleRoiAlign", "PrRoiPool", "DeformRoiPool")]
+    modules = [Wrapped(call) for call in calls]
+
+    def product(tensors: list[list[Any]]) -> torch.Tensor:
+        first, second, third = (m(*each) for m, each in zip(modules, tensors, strict=True))
+        result: torch.Tensor = first.sin() * second.exp() + third.square()
+        return result
+
+    # What many builds would be quicker with takes longer than the two of this graph.
+    quickest = {"compile_threads": 1, "cpp_cache_precompile_headers": False}
+    options = {name: quickest[name] for name in set(quickest) & set(torch._inductor.list_options())}
+    compiled = torch.compile(product, fullgraph=True, options=options)
+    tensors = [call.tensors for call in calls]
+    variables = [variable.requires_grad_() for call in calls for variable in call.variables()]
+    expected, got = product(tensors), compiled(tensors)
+    assert list(tmp_path.rglob("*.cpp")), "inductor has built nothing"
+    torch.testing.assert_close(got, expected, **KERNEL["float64"]._asdict())
+    gradients = torch.autograd.grad(got.sum(), variables)
+    others = torch.autograd.grad(expected.sum(), variables)
+    for gradient, other in zip(gradients, others, strict=True):
+        assert other.abs().max() > 0
+        torch.testing.assert_close(gradient, other, **GRADIENT["float64"]._asdict())
+
+
 @pytest.mark.parametrize("name", list(OPERATORS))
 def test_exported_program_has_one_node_and_any_size(name: str, rng: np.random.Generator) -> None:
     call = make_call(rng, name)
@@ -114,11 +160,14 @@ class Detector(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, *boxes: torch.Tensor) -> list[torch.Tensor]:
         rows = torch.cat([functional.pad(b, (1, 0), value=n) for n, b in enumerate(boxes)])
+        turned = functional.pad(rows, (0, 1), value=0.5)
+        pyramid = [x, x[..., ::2, ::2]]
         return [
             *(module(x, list(boxes)) for module in self.modules_of_boxes),
             *(module(x, rows) for module in self.modules_of_rows),
-            self.rotated(x, functional.pad(rows, (0, 1), value=0.5)),
-            ops.multiscale_roi_align([x, x[..., ::2, ::2]], list(boxes), 2, [0.25, 0.125]),
+            self.rotated(x, turned),
+            ops.multiscale_roi_align(pyramid, list(boxes), 2, [0.25, 0.125]),
+            ops.multiscale_roi_align_rotated(pyramid, turned, 2, [0.25, 0.125]),
         ]
 
 

@@ -94,6 +94,24 @@ def test_levels_of_a_pyramid() -> None:
     _close(small, [2, 2, 3, 2])
 
 
+def test_a_turned_box_on_a_pyramid() -> None:
+    # The box of `test_a_turned_box`, of level log2(1) = 0, the first; then one of twice the size,
+    # of level 1, where half the scale makes it the same box of cells on a map of tenfold values.
+    maps, scales = [FOUR_CELLS, 10 * FOUR_CELLS], [1.0, 0.5]
+    levels: dict[str, Any] = {"canonical_scale": 1, "canonical_level": 0}
+    rois = torch.tensor([[0, 0.5, 0.5, 1, 1, math.pi / 2]], dtype=torch.float64)
+    pooled = ops.multiscale_roi_align_rotated(maps, rois, 2, scales, 2, **levels)
+    _close(pooled, [1.5, 1, 1.75, 1.25])
+    larger = torch.tensor([[0, 1, 1, 2, 2, -90]], dtype=torch.float64)
+    options: dict[str, Any] = {"clockwise": True, "angle_unit": "degrees", **levels}
+    pooled = ops.multiscale_roi_align_rotated(maps, larger, 2, scales, 2, **options)
+    _close(pooled, [15, 10, 17.5, 12.5])
+    # The samples of a single bin lie a quarter of a cell around the origin, and those below 0 are
+    # moved to 0. The largest is the one at (0.25, 0.25): 10 + 10 * 0.25 + 20 * 0.25.
+    pooled = ops.multiscale_roi_align_rotated(maps, larger, 1, scales, 2, mode="max", **options)
+    _close(pooled, [17.5])
+
+
 @pytest.mark.parametrize(
     "scales",
     [

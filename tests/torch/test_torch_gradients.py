@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import torch
 from calls import VARIANTS, make_call
 from tolerances import FINITE_DIFFERENCE, FINITE_DIFFERENCE_STEP
 
+from ort_roialign._kernels import ABSENT, run
 from ort_roialign._signatures import OPERATORS
 from ort_roialign.errors import OrtRoiAlignError
+from ort_roialign.torch import _library_ops
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +154,32 @@ def test_an_offset_that_is_left_out_is_one_of_zeros(rng: np.random.Generator) ->
     y_of_zeros = call.operator(x, rois, images, zeros, *call.attributes)
     assert torch.equal(y, y_of_zeros)
     assert torch.equal(dx, torch.autograd.grad(y_of_zeros.sum(), x)[0])
+
+
+@pytest.mark.parametrize(("name", "second"), [("PrRoiPool", "rois"), ("DeformRoiPool", "offset")])
+def test_only_the_gradients_that_are_needed_are_computed(
+    name: str, second: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = make_call(rng, name)
+    inputs = {each: call.tensors[OPERATORS[name].inputs.index(each)] for each in ("X", second)}
+    for each in inputs.values():
+        each.requires_grad_()
+    expected = torch.autograd.grad(call.operator(*call.arguments).sum(), list(inputs.values()))
+    computed = []
+
+    def watched_run(
+        operator: str, attributes: Any, tensors: Any, outputs: Any, **rest: Any
+    ) -> None:
+        computed.append([output is not ABSENT for output in outputs])
+        run(operator, attributes, tensors, outputs, **rest)
+
+    monkeypatch.setattr(_library_ops, "run", watched_run)
+    for number, needed in enumerate(inputs.values()):
+        for each in inputs.values():
+            each.requires_grad_(each is needed)
+        (found,) = torch.autograd.grad(call.operator(*call.arguments).sum(), needed)
+        assert torch.equal(found, expected[number])
+        assert computed[-1] == [number == 0, number == 1]
 
 
 def test_there_is_no_second_derivative(rng: np.random.Generator) -> None:

@@ -5,6 +5,7 @@
 // instructions.
 #pragma once
 
+#include "cpu/isa/cell_lists.h"
 #include "cpu/isa/direct.h"
 #include "cpu/isa/few_channels.h"
 #include "cpu/isa/packed.h"
@@ -25,7 +26,9 @@ void pool_direct(const DirectPoolJob<T>& job, const RoiPlan& plan, int64_t chann
 
 template <typename T>
 constexpr PoolingKernels<T> kernels_of() {
-  return {pack<T>, pool_packed<T>, pool_direct<T>};
+  using Real = ComputeType<T>;
+  return {pack<T>,           unpack_cells<T>,    pool_packed<T>,      pool_direct<T>, sum_cells<Real>,
+          spread_sums<Real>, take_samples<Real>, spread_maxima<Real>, dot<Real>};
 }
 
 constexpr IsaKernels kIsaKernels = {kIsaName, kernels_of<float>(), kernels_of<double>(), kernels_of<Float16>(),

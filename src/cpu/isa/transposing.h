@@ -7,8 +7,6 @@
 namespace ort_roialign::cpu {
 namespace {
 
-constexpr int32_t kStagingBytes = 32768;  // finished bins of one RoI and block, while they wait to be transposed
-
 inline int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
 // Where the last, possibly shorter step of a run of `count` elements starts: back far enough to be a whole one, where
@@ -24,7 +22,7 @@ void pack(const PackJob<T>& job, const PackedRun& run) {
   constexpr int kLanes = V::kLanes;
   for (int32_t lane = 0; lane < job.block_channels; lane += kLanes) {
     const int32_t channels = smaller(job.channels - lane, kLanes);  // none or less in a lane after the last channel
-    const T* planes = job.planes + smaller(lane, job.channels) * job.plane_size + run.plane_cell;
+    const T* planes = job.planes + smaller(lane, job.channels) * job.plane_stride + run.plane_cell;
     ComputeType<T>* packed = job.packed + run.packed_cell * job.block_channels + lane;
     for (int64_t at = 0; at < run.cells; at += kLanes) {
       const int64_t start = step_start<kLanes>(at, run.cells);
@@ -32,10 +30,10 @@ void pack(const PackJob<T>& job, const PackedRun& run) {
       V square[kLanes];
       if (cells == kLanes && channels == kLanes) {
 #pragma GCC unroll 16
-        for (int i = 0; i < kLanes; ++i) square[i] = V::load(planes + i * job.plane_size + start);
+        for (int i = 0; i < kLanes; ++i) square[i] = V::load(planes + i * job.plane_stride + start);
       } else {
         for (int i = 0; i < kLanes; ++i) {
-          square[i] = i < channels ? V::load_some(planes + i * job.plane_size + start, cells) : V::broadcast(0);
+          square[i] = i < channels ? V::load_some(planes + i * job.plane_stride + start, cells) : V::broadcast(0);
         }
       }
       transpose(square);
@@ -113,6 +111,28 @@ void write_bins(const BinTarget<T>& target, const ComputeType<T>* staging, int64
       unpack<T>(staging + lane, num_bins, kBlock, channels, to + bin_begin, target.bins);
     }
   }
+}
+
+template <typename T, int kBlock>
+void unpack_block(const UnpackJob<T>& job, int64_t cells) {
+  constexpr int32_t kStaged = kStagingBytes / (kBlock * static_cast<int>(sizeof(ComputeType<T>)));
+  for (int64_t at = 0; at < cells; at += kStaged) {
+    const BinTarget<T> target{job.planes, job.channels, job.plane_stride, job.stream};
+    const int32_t count = static_cast<int32_t>(cells - at < kStaged ? cells - at : kStaged);
+    write_bins<T, kBlock, kStaged>(target, job.packed + at * kBlock, at, count);
+  }
+}
+
+template <typename T>
+void unpack_cells(const UnpackJob<T>& job, int64_t cells) {
+  constexpr int kLine = kLineBytes / static_cast<int>(sizeof(ComputeType<T>));
+  static_assert(kWidestBlockBytes == 2 * kLineBytes, "one case for each width");
+  if (job.block_channels == kLine) {
+    unpack_block<T, kLine>(job, cells);
+  } else {
+    unpack_block<T, 2 * kLine>(job, cells);
+  }
+  if (job.stream) stream_end();
 }
 
 }  // namespace

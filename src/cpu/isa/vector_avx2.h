@@ -81,6 +81,19 @@ struct Vector<float> {
     return {_mm256_blendv_ps(larger, a.value, _mm256_cmp_ps(a.value, a.value, _CMP_UNORD_Q))};
   }
 
+  // Takes `candidate` and its number in the lanes where it is larger or a first NaN.
+  void take_larger(Vector candidate, Vector number, Vector& winner) {
+    const __m256 ordered = _mm256_cmp_ps(value, value, _CMP_ORD_Q);
+    const __m256 larger = _mm256_and_ps(ordered, _mm256_cmp_ps(candidate.value, value, _CMP_NLE_UQ));
+    value = _mm256_blendv_ps(value, candidate.value, larger);
+    winner.value = _mm256_blendv_ps(winner.value, number.value, larger);
+  }
+
+  // Itself in the lanes where both others are equal, 0 in the others.
+  Vector where_equal(Vector a, Vector b) const {
+    return {_mm256_and_ps(value, _mm256_cmp_ps(a.value, b.value, _CMP_EQ_OQ))};
+  }
+
  private:
   static __m256i first(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -109,6 +122,15 @@ struct Vector<double> {
   friend Vector maximum(Vector a, Vector b) {
     const __m256d larger = _mm256_max_pd(a.value, b.value);
     return {_mm256_blendv_pd(larger, a.value, _mm256_cmp_pd(a.value, a.value, _CMP_UNORD_Q))};
+  }
+  void take_larger(Vector candidate, Vector number, Vector& winner) {
+    const __m256d ordered = _mm256_cmp_pd(value, value, _CMP_ORD_Q);
+    const __m256d larger = _mm256_and_pd(ordered, _mm256_cmp_pd(candidate.value, value, _CMP_NLE_UQ));
+    value = _mm256_blendv_pd(value, candidate.value, larger);
+    winner.value = _mm256_blendv_pd(winner.value, number.value, larger);
+  }
+  Vector where_equal(Vector a, Vector b) const {
+    return {_mm256_and_pd(value, _mm256_cmp_pd(a.value, b.value, _CMP_EQ_OQ))};
   }
 
  private:

@@ -59,6 +59,19 @@ struct Vector<float> {
     return {_mm512_mask_mov_ps(larger, _mm512_cmp_ps_mask(a.value, a.value, _CMP_UNORD_Q), a.value)};
   }
 
+  // Takes `candidate` and its number in the lanes where it is larger or a first NaN.
+  void take_larger(Vector candidate, Vector number, Vector& winner) {
+    const __mmask16 ordered = _mm512_cmp_ps_mask(value, value, _CMP_ORD_Q);
+    const __mmask16 larger = _mm512_mask_cmp_ps_mask(ordered, candidate.value, value, _CMP_NLE_UQ);
+    value = _mm512_mask_mov_ps(value, larger, candidate.value);
+    winner.value = _mm512_mask_mov_ps(winner.value, larger, number.value);
+  }
+
+  // Itself in the lanes where both others are equal, 0 in the others.
+  Vector where_equal(Vector a, Vector b) const {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.value, b.value, _CMP_EQ_OQ), value)};
+  }
+
  private:
   static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
   static __m256i load_16(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
@@ -96,6 +109,15 @@ struct Vector<double> {
   friend Vector maximum(Vector a, Vector b) {
     const __m512d larger = _mm512_max_pd(a.value, b.value);
     return {_mm512_mask_mov_pd(larger, _mm512_cmp_pd_mask(a.value, a.value, _CMP_UNORD_Q), a.value)};
+  }
+  void take_larger(Vector candidate, Vector number, Vector& winner) {
+    const __mmask8 ordered = _mm512_cmp_pd_mask(value, value, _CMP_ORD_Q);
+    const __mmask8 larger = _mm512_mask_cmp_pd_mask(ordered, candidate.value, value, _CMP_NLE_UQ);
+    value = _mm512_mask_mov_pd(value, larger, candidate.value);
+    winner.value = _mm512_mask_mov_pd(winner.value, larger, number.value);
+  }
+  Vector where_equal(Vector a, Vector b) const {
+    return {_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a.value, b.value, _CMP_EQ_OQ), value)};
   }
 
  private:

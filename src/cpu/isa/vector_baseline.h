@@ -75,6 +75,16 @@ struct Vector {
     const Lanes not_less = a.value >= b.value ? a.value : b.value;  // b where one of them is NaN
     return {a.value == a.value ? not_less : a.value};
   }
+
+  // Takes `candidate` and its number in the lanes where it is larger or a first NaN.
+  void take_larger(Vector candidate, Vector number, Vector& winner) {
+    const auto larger = (value == value) & ~(candidate.value <= value);
+    value = larger ? candidate.value : value;
+    winner.value = larger ? number.value : winner.value;
+  }
+
+  // Itself in the lanes where both others are equal, 0 in the others.
+  Vector where_equal(Vector a, Vector b) const { return {a.value == b.value ? value : Lanes{}}; }
 };
 
 // Writes 64 bytes to memory. There is no portable way past the caches.

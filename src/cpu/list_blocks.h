@@ -1,0 +1,161 @@
+// What the passes that pool cell by cell out of repacked blocks share: the pages, how their channels are cut into
+// blocks, and whether repacking pays.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "cpu/cell_lists.h"
+#include "cpu/channel_blocks.h"
+#include "cpu/cost_model.h"
+#include "cpu/settings.h"
+#include "ops/problem.h"
+
+namespace ort_roialign::cpu {
+
+// One image of one map.
+struct ListPage {
+  int32_t map_number;
+  int64_t image;
+  std::vector<int64_t> rois;
+  int64_t cell_begin = 0;  // the RoIs read cells in here
+  int64_t cell_end = 0;
+
+  int64_t cells() const { return cell_end - cell_begin; }
+};
+
+// Some channels of a page that lie side by side in a block, and the bins that read them.
+struct ListBlock {
+  const ListPage* page;
+  int64_t first_channel;  // of the output
+  int32_t channels;       // that exist
+  int64_t bin_begin;
+  int64_t bin_end;
+};
+
+template <typename Op, typename T>
+class ListBlocks {
+ public:
+  using ProblemType = Problem<Op, T>;
+  using Real = typename ProblemType::Real;
+
+  ListBlocks(const ProblemType& problem, const CellTable<Op, T>& table) : problem_(problem), table_(table) {
+    for (int32_t number = 0; number < problem.num_maps; ++number) {
+      for (int64_t image = 0; image < problem.num_images; ++image) pages_.push_back({number, image, {}});
+    }
+    for (int64_t roi = 0; roi < problem.num_rois; ++roi) add(roi);
+  }
+
+  const std::vector<ListPage>& pages() const { return pages_; }
+
+  // Cuts the channels of the pages that have RoIs into blocks, where memory allows it and it pays or is forced. A
+  // buffer holds `per_buffer` blocks; `prices` are those of the pass.
+  bool cut(const std::optional<Path>& forced, int64_t per_buffer, const ListPrices& prices) {
+    if (problem_.channels == 0) return false;
+    Repacked repacked;
+    for (const ListPage& page : pages_) {
+      if (page.rois.empty()) continue;
+      ++repacked.pages;
+      repacked.most_cells = std::max(repacked.most_cells, page.cells() * per_buffer);
+      repacked.all_cells += page.cells() * per_buffer;
+    }
+    repacked.pages *= problem_.channels_per_channel();
+    repacked.channels = problem_.channels;
+    repacked.element_bytes = static_cast<int64_t>(sizeof(T)) * problem_.channels_per_channel();
+    const std::optional<ChannelBlocks> blocks = cut_channels<Real>(repacked);
+    if (!blocks || forced == Path::kPlain) return false;
+    work_.cells = static_cast<double>(repacked.all_cells) * static_cast<double>(problem_.channels_per_channel());
+    cost_ = packed_list_cost(prices, work_, lines(problem_.channels));
+    if (forced != Path::kPacked && cost_ > plain_list_cost(prices, work_, static_cast<double>(problem_.channels))) {
+      return false;
+    }
+    lanes_ = static_cast<int32_t>(blocks->channels);
+    buffers_ = worth_threads() ? count_buffers<Real>(repacked, *blocks) : 1;
+    buffer_size_ = repacked.most_cells * lanes_;
+    list_blocks();
+    return true;
+  }
+
+  // Once they are cut:
+  const std::vector<ListBlock>& blocks() const { return blocks_; }
+  int32_t lanes() const { return lanes_; }  // of a cell of a block
+  int64_t buffers() const { return buffers_; }
+  int64_t buffer_size() const { return buffer_size_; }
+  bool worth_threads() const { return cost_ >= kLeastParallelNanoseconds; }
+  double lines_of_block() const { return lines(lanes_); }
+
+  // Of the plane of a block's first channel, in a map or its gradient; planes of one block are `plane_stride` apart.
+  int64_t first_plane(const ListBlock& block) const {
+    const auto [bin_y, bin_x] = problem_.bin_place(block.bin_begin);
+    return problem_.plane_offset(map_of(block), block.page->image,
+                                 problem_.map_channel(block.first_channel, bin_y, bin_x));
+  }
+  int64_t plane_stride(const ListBlock& block) const {
+    return map_of(block).plane_size() * problem_.channels_per_channel();
+  }
+
+ private:
+  static double lines(int64_t channels) {
+    return static_cast<double>(divide_up(channels, kLineBytes / int64_t{sizeof(Real)}));
+  }
+
+  const FeatureMap<T>& map_of(const ListBlock& block) const { return problem_.map(block.page->map_number); }
+
+  void add(int64_t roi) {
+    ListPage& page = pages_[problem_.page(roi, table_.region(roi))];
+    const auto extent = table_.extent(roi);
+    if (extent.first < extent.end) {
+      page.cell_begin = page.cell_end == 0 ? extent.first : std::min(page.cell_begin, extent.first);
+      page.cell_end = std::max(page.cell_end, extent.end);
+    }
+    page.rois.push_back(roi);
+    work_.bins += static_cast<double>(problem_.bins());
+    work_.listed_cells += table_.count(roi);
+  }
+
+  // Blocks of the same channels and neighbouring bins follow one another, because what they write does.
+  void list_blocks() {
+    const int64_t bins = problem_.bins();
+    for (const ListPage& page : pages_) {
+      if (page.rois.empty()) continue;
+      for (int64_t first = 0; first < problem_.channels; first += lanes_) {
+        const int32_t channels = static_cast<int32_t>(std::min<int64_t>(lanes_, problem_.channels - first));
+        if constexpr (Op::kChannelPerBin) {
+          for (int64_t bin = 0; bin < bins; ++bin) blocks_.push_back({&page, first, channels, bin, bin + 1});
+        } else {
+          blocks_.push_back({&page, first, channels, 0, bins});
+        }
+      }
+    }
+  }
+
+  const ProblemType& problem_;
+  const CellTable<Op, T>& table_;
+  std::vector<ListPage> pages_;
+  std::vector<ListBlock> blocks_;
+  ListWork work_;
+  double cost_ = 0;
+  int32_t lanes_ = 0;
+  int64_t buffers_ = 0;
+  int64_t buffer_size_ = 0;
+};
+
+// Repacks what a block's RoIs read, of the map `planes` or of anything else of that shape.
+template <typename Op, typename T>
+void pack_block(const PoolingKernels<T>& kernels, const ListBlocks<Op, T>& blocks, const ListBlock& block,
+                const T* planes, ComputeType<T>* packed) {
+  constexpr int64_t kCellsPerRun = 1024;  // as many of a group of channels stay in the nearest cache
+  PackJob<T> job;
+  job.planes = planes + blocks.first_plane(block) + block.page->cell_begin;
+  job.plane_stride = blocks.plane_stride(block);
+  job.channels = block.channels;
+  job.block_channels = blocks.lanes();
+  job.packed = packed;
+  for (int64_t at = 0; at < block.page->cells(); at += kCellsPerRun) {
+    kernels.pack(job, {at, at, std::min(kCellsPerRun, block.page->cells() - at)});
+  }
+}
+
+}  // namespace ort_roialign::cpu

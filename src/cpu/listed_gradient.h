@@ -1,0 +1,191 @@
+// The gradient of the feature maps cell by cell, in blocks that are unpacked at the end. Any operator has it.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "cpu/list_blocks.h"
+
+namespace ort_roialign::cpu {
+
+template <typename Op, typename T>
+class ListedGradient {
+ public:
+  using ProblemType = Problem<Op, T>;
+  using Real = typename ProblemType::Real;
+  using Region = typename ProblemType::Region;
+  using Blocks = ListBlocks<Op, T>;
+
+  // A maximum also needs the map.
+  static int64_t blocks_per_buffer(const ProblemType& problem) { return is_maximum(problem) ? 2 : 1; }
+
+  // `blocks` are cut, with as many in a buffer.
+  ListedGradient(const KernelCall& call, const ProblemType& problem, const CellTable<Op, T>& table,
+                 const Blocks& blocks)
+      : call_(call),
+        problem_(problem),
+        table_(table),
+        blocks_(blocks),
+        kernels_(kernels_for<T>(*call.cpu_settings)),
+        output_gradient_(static_cast<const T*>(call.inputs[0].data)) {}
+
+  // A thread owns a block, and adds the RoIs' shares in their order.
+  void run() {
+    for (const ListPage& page : blocks_.pages()) {
+      if (page.rois.empty() && output_of(page) != nullptr) clear(page);
+    }
+    ScratchArray<Real> memory(*call_.scratch, blocks_.buffers() * blocks_.buffer_size());
+    std::atomic<size_t> next{0};
+    const auto work = [&](int64_t buffer) {
+      for (size_t number = next++; number < blocks_.blocks().size(); number = next++) {
+        const ListBlock& block = blocks_.blocks()[number];
+        if (output_of(*block.page) != nullptr) spread(block, memory.data() + buffer * blocks_.buffer_size());
+      }
+    };
+    if (blocks_.worth_threads()) {
+      call_.parallel_for(blocks_.buffers(), work);
+    } else {
+      work(0);
+    }
+  }
+
+ private:
+  T* output_of(const ListPage& page) const { return static_cast<T*>(call_.outputs[page.map_number].data); }
+
+  void clear(const ListPage& page) const {
+    const FeatureMap<T>& map = problem_.map(page.map_number);
+    std::fill_n(output_of(page) + problem_.plane_offset(map, page.image, 0), problem_.map_channels() * map.plane_size(),
+                T{});
+  }
+
+  void spread(const ListBlock& block, Real* memory) const {
+    const int64_t size = block.page->cells() * blocks_.lanes();
+    std::fill_n(memory, size, Real{0});
+    Real* const values = memory + size;
+    if (is_maximum(problem_)) {
+      pack_block(kernels_, blocks_, block, problem_.map(block.page->map_number).data, values);
+    }
+    const int64_t bins_at_once = kStagingBytes / (blocks_.lanes() * int64_t{sizeof(Real)});
+    for (const int64_t roi : block.page->rois) {
+      for (int64_t bin = block.bin_begin; bin < block.bin_end; bin += bins_at_once) {
+        spread_bins(block, roi, bin, std::min(bin + bins_at_once, block.bin_end), values, memory);
+      }
+    }
+    unpack(block, memory);
+  }
+
+  void spread_bins(const ListBlock& block, int64_t roi, int64_t begin, int64_t end, const Real* values,
+                   Real* gradient) const {
+    alignas(kLineBytes) Real staged[kStagingBytes / sizeof(Real)];
+    stage(block, roi, begin, end, staged);
+    if (is_maximum(problem_)) {
+      if constexpr (Op::kHasMaximum) spread_maxima(block, roi, begin, end, values, staged, gradient);
+    } else {
+      table_.for_each_portion(roi, begin, end, [&](const Portion<Real>& portion) {
+        kernels_.spread_sums(portion.lists, staged + (portion.first_bin - begin) * blocks_.lanes(),
+                             block_at(block, portion, gradient));
+      });
+    }
+  }
+
+  template <typename Element>
+  Block<Element> block_at(const ListBlock& block, const Portion<Real>& portion, Element* cells) const {
+    return {cells + (portion.base - block.page->cell_begin) * blocks_.lanes(), blocks_.lanes()};
+  }
+
+  // The gradient of some bins, [bins, lanes].
+  void stage(const ListBlock& block, int64_t roi, int64_t begin, int64_t end, Real* staged) const {
+    const auto [bin_y, bin_x] = problem_.bin_place(begin);
+    const T* first = output_gradient_ + problem_.bin_offset(roi, block.first_channel, bin_y, bin_x);
+    if constexpr (Op::kChannelPerBin) {
+      std::fill_n(staged, blocks_.lanes(), Real{0});
+      for (int32_t channel = 0; channel < block.channels; ++channel) {
+        staged[channel] = widen(first[channel * problem_.bins()]);
+      }
+    } else {
+      PackJob<T> job;
+      job.planes = first;
+      job.plane_stride = problem_.bins();
+      job.channels = block.channels;
+      job.block_channels = blocks_.lanes();
+      job.packed = staged;
+      kernels_.pack(job, {0, 0, end - begin});
+    }
+  }
+
+  void spread_maxima(const ListBlock& block, int64_t roi, int64_t begin, int64_t end, const Real* values,
+                     const Real* staged, Real* gradient) const {
+    if (!table_.has(roi)) {
+      for (int64_t bin = begin; bin < end; ++bin) {
+        spread_maximum(block, roi, bin, values, staged + (bin - begin) * blocks_.lanes(), gradient);
+      }
+      return;
+    }
+    alignas(kLineBytes) Real maxima[kStagingBytes / sizeof(Real)];
+    alignas(kLineBytes) Real winners[kStagingBytes / sizeof(Real)];
+    std::fill_n(maxima, (end - begin) * blocks_.lanes(), Real{0});
+    std::fill_n(winners, (end - begin) * blocks_.lanes(), Real{-1});
+    table_.for_each_portion(roi, begin, end, [&](const Portion<Real>& portion) {
+      kernels_.take_samples(portion.lists, Region::kCellsPerSample, block_at(block, portion, values), true, maxima,
+                            winners);
+      kernels_.spread_maxima(portion.lists, Region::kCellsPerSample, winners, staged,
+                             block_at(block, portion, gradient));
+    });
+  }
+
+  // Of one bin, whose samples come in portions: which of them wins is known only after all.
+  void spread_maximum(const ListBlock& block, int64_t roi, int64_t bin, const Real* values, const Real* staged,
+                      Real* gradient) const {
+    constexpr int32_t kMostLanes = kWidestBlockBytes / static_cast<int32_t>(sizeof(Real));
+    alignas(kLineBytes) std::array<Real, kMostLanes> maxima{};
+    alignas(kLineBytes) std::array<Real, kMostLanes> winners{};  // of a portion
+    std::array<int64_t, kMostLanes> samples{};                   // that have won
+    table_.for_each_portion(roi, bin, bin + 1, [&](const Portion<Real>& portion) {
+      winners.fill(-1);
+      kernels_.take_samples(portion.lists, Region::kCellsPerSample, block_at(block, portion, values),
+                            portion.first_sample == 0, maxima.data(), winners.data());
+      for (int32_t lane = 0; lane < blocks_.lanes(); ++lane) {
+        if (winners[lane] >= 0) samples[lane] = portion.first_sample + static_cast<int64_t>(winners[lane]);
+      }
+    });
+    table_.for_each_portion(roi, bin, bin + 1, [&](const Portion<Real>& portion) {
+      const int64_t count = portion.lists.ends[0] / Region::kCellsPerSample;
+      for (int32_t lane = 0; lane < blocks_.lanes(); ++lane) {
+        const int64_t number = samples[lane] - portion.first_sample;
+        winners[lane] = number >= 0 && number < count ? static_cast<Real>(number) : Real{-1};
+      }
+      kernels_.spread_maxima(portion.lists, Region::kCellsPerSample, winners.data(), staged,
+                             block_at(block, portion, gradient));
+    });
+  }
+
+  // Writes whole planes: what no RoI reads has no gradient.
+  void unpack(const ListBlock& block, const Real* packed) const {
+    const ListPage& page = *block.page;
+    UnpackJob<T> job;
+    job.packed = packed;
+    job.block_channels = blocks_.lanes();
+    job.plane_stride = blocks_.plane_stride(block);
+    job.channels = block.channels;
+    job.stream = false;
+    T* const planes = output_of(*block.page) + blocks_.first_plane(block);
+    for (int32_t channel = 0; channel < block.channels; ++channel) {
+      T* const plane = planes + channel * job.plane_stride;
+      std::fill(plane, plane + page.cell_begin, T{});
+      std::fill(plane + page.cell_end, plane + problem_.map(page.map_number).plane_size(), T{});
+    }
+    job.planes = planes + page.cell_begin;
+    kernels_.unpack(job, page.cells());
+  }
+
+  const KernelCall& call_;
+  const ProblemType& problem_;
+  const CellTable<Op, T>& table_;
+  const Blocks& blocks_;
+  const PoolingKernels<T>& kernels_;
+  const T* output_gradient_;
+};
+
+}  // namespace ort_roialign::cpu
