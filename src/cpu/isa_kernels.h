@@ -62,6 +62,9 @@ struct PackedRun {
   int64_t cells;
 };
 
+// As many cells of a group of channels stay in the nearest cache.
+constexpr int64_t kCellsPerRun = 1024;
+
 // Repacks cells of some channels, so that the channels of a cell lie side by side.
 template <typename T>
 struct PackJob {

@@ -86,6 +86,12 @@ class ListBlocks {
   bool worth_threads() const { return cost_ >= kLeastParallelNanoseconds; }
   double lines_of_block() const { return lines(lanes_); }
 
+  // A block as the lists of a portion number its cells.
+  template <typename Element>
+  Block<Element> block_at(const ListBlock& block, const Portion<Real>& portion, Element* cells) const {
+    return {cells + (portion.base - block.page->cell_begin) * lanes_, lanes_};
+  }
+
   // Of the plane of a block's first channel, in a map or its gradient; planes of one block are `plane_stride` apart.
   int64_t first_plane(const ListBlock& block) const {
     const auto [bin_y, bin_x] = problem_.bin_place(block.bin_begin);
@@ -142,11 +148,10 @@ class ListBlocks {
   int64_t buffer_size_ = 0;
 };
 
-// Repacks what a block's RoIs read, of the map `planes` or of anything else of that shape.
+// Repacks what a block's RoIs read, of a map.
 template <typename Op, typename T>
 void pack_block(const PoolingKernels<T>& kernels, const ListBlocks<Op, T>& blocks, const ListBlock& block,
                 const T* planes, ComputeType<T>* packed) {
-  constexpr int64_t kCellsPerRun = 1024;  // as many of a group of channels stay in the nearest cache
   PackJob<T> job;
   job.planes = planes + blocks.first_plane(block) + block.page->cell_begin;
   job.plane_stride = blocks.plane_stride(block);
@@ -156,6 +161,21 @@ void pack_block(const PoolingKernels<T>& kernels, const ListBlocks<Op, T>& block
   for (int64_t at = 0; at < block.page->cells(); at += kCellsPerRun) {
     kernels.pack(job, {at, at, std::min(kCellsPerRun, block.page->cells() - at)});
   }
+}
+
+// Repacks the gradient of bins [begin, end) of some channels of a RoI, to [bins, lanes].
+template <typename Op, typename T>
+void pack_gradient(const PoolingKernels<T>& kernels, const Problem<Op, T>& problem, const T* output_gradient,
+                   int64_t roi, int64_t first_channel, int32_t channels, int32_t lanes, int64_t begin, int64_t end,
+                   ComputeType<T>* packed) {
+  const auto [bin_y, bin_x] = problem.bin_place(begin);
+  PackJob<T> job;
+  job.planes = output_gradient + problem.bin_offset(roi, first_channel, bin_y, bin_x);
+  job.plane_stride = problem.bins();
+  job.channels = channels;
+  job.block_channels = lanes;
+  job.packed = packed;
+  kernels.pack(job, {0, 0, end - begin});
 }
 
 }  // namespace ort_roialign::cpu

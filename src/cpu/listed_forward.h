@@ -98,14 +98,10 @@ class ListedForward {
       if constexpr (Op::kHasMaximum) take_maxima(block, roi, begin, end, packed, staged);
     } else {
       table_.for_each_portion(roi, begin, end, [&](const Portion<Real>& portion) {
-        kernels_.sum_cells(portion.lists, block_at(block, portion, packed), staged_bin(staged, portion, begin));
+        kernels_.sum_cells(portion.lists, blocks_.block_at(block, portion, packed), staged_bin(staged, portion, begin));
       });
     }
     write(block, roi, begin, end, staged);
-  }
-
-  Block<const Real> block_at(const ListBlock& block, const Portion<Real>& portion, const Real* packed) const {
-    return {packed + (portion.base - block.page->cell_begin) * blocks_.lanes(), blocks_.lanes()};
   }
 
   Real* staged_bin(Real* staged, const Portion<Real>& portion, int64_t begin) const {
@@ -118,7 +114,7 @@ class ListedForward {
     if (winners_ != nullptr) clear_winners(block, roi, begin, end);
     table_.for_each_portion(roi, begin, end, [&](const Portion<Real>& portion) {
       std::fill_n(winners, int64_t{portion.lists.bins} * blocks_.lanes(), Real{-1});
-      kernels_.take_samples(portion.lists, Region::kCellsPerSample, block_at(block, portion, packed),
+      kernels_.take_samples(portion.lists, Region::kCellsPerSample, blocks_.block_at(block, portion, packed),
                             portion.first_sample == 0, staged_bin(values, portion, begin), winners);
       if (winners_ != nullptr) write_winners(block, roi, portion, winners);
     });

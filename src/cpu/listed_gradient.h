@@ -85,33 +85,23 @@ class ListedGradient {
     } else {
       table_.for_each_portion(roi, begin, end, [&](const Portion<Real>& portion) {
         kernels_.spread_sums(portion.lists, staged + (portion.first_bin - begin) * blocks_.lanes(),
-                             block_at(block, portion, gradient));
+                             blocks_.block_at(block, portion, gradient));
       });
     }
   }
 
-  template <typename Element>
-  Block<Element> block_at(const ListBlock& block, const Portion<Real>& portion, Element* cells) const {
-    return {cells + (portion.base - block.page->cell_begin) * blocks_.lanes(), blocks_.lanes()};
-  }
-
   // The gradient of some bins, [bins, lanes].
   void stage(const ListBlock& block, int64_t roi, int64_t begin, int64_t end, Real* staged) const {
-    const auto [bin_y, bin_x] = problem_.bin_place(begin);
-    const T* first = output_gradient_ + problem_.bin_offset(roi, block.first_channel, bin_y, bin_x);
     if constexpr (Op::kChannelPerBin) {
+      const auto [bin_y, bin_x] = problem_.bin_place(begin);
+      const T* first = output_gradient_ + problem_.bin_offset(roi, block.first_channel, bin_y, bin_x);
       std::fill_n(staged, blocks_.lanes(), Real{0});
       for (int32_t channel = 0; channel < block.channels; ++channel) {
         staged[channel] = widen(first[channel * problem_.bins()]);
       }
     } else {
-      PackJob<T> job;
-      job.planes = first;
-      job.plane_stride = problem_.bins();
-      job.channels = block.channels;
-      job.block_channels = blocks_.lanes();
-      job.packed = staged;
-      kernels_.pack(job, {0, 0, end - begin});
+      pack_gradient(kernels_, problem_, output_gradient_, roi, block.first_channel, block.channels, blocks_.lanes(),
+                    begin, end, staged);
     }
   }
 
@@ -128,10 +118,10 @@ class ListedGradient {
     std::fill_n(maxima, (end - begin) * blocks_.lanes(), Real{0});
     std::fill_n(winners, (end - begin) * blocks_.lanes(), Real{-1});
     table_.for_each_portion(roi, begin, end, [&](const Portion<Real>& portion) {
-      kernels_.take_samples(portion.lists, Region::kCellsPerSample, block_at(block, portion, values), true, maxima,
-                            winners);
+      kernels_.take_samples(portion.lists, Region::kCellsPerSample, blocks_.block_at(block, portion, values), true,
+                            maxima, winners);
       kernels_.spread_maxima(portion.lists, Region::kCellsPerSample, winners, staged,
-                             block_at(block, portion, gradient));
+                             blocks_.block_at(block, portion, gradient));
     });
   }
 
@@ -144,7 +134,7 @@ class ListedGradient {
     std::array<int64_t, kMostLanes> samples{};                   // that have won
     table_.for_each_portion(roi, bin, bin + 1, [&](const Portion<Real>& portion) {
       winners.fill(-1);
-      kernels_.take_samples(portion.lists, Region::kCellsPerSample, block_at(block, portion, values),
+      kernels_.take_samples(portion.lists, Region::kCellsPerSample, blocks_.block_at(block, portion, values),
                             portion.first_sample == 0, maxima.data(), winners.data());
       for (int32_t lane = 0; lane < blocks_.lanes(); ++lane) {
         if (winners[lane] >= 0) samples[lane] = portion.first_sample + static_cast<int64_t>(winners[lane]);
@@ -157,7 +147,7 @@ class ListedGradient {
         winners[lane] = number >= 0 && number < count ? static_cast<Real>(number) : Real{-1};
       }
       kernels_.spread_maxima(portion.lists, Region::kCellsPerSample, winners.data(), staged,
-                             block_at(block, portion, gradient));
+                             blocks_.block_at(block, portion, gradient));
     });
   }
 

@@ -65,7 +65,6 @@ class PackedLayout {
 
  private:
   static constexpr int64_t kCellsPerPiece = 16;
-  static constexpr int64_t kCellsPerRun = 1024;  // as many of a group of channels stay in the nearest cache
   static constexpr int64_t kBits = 64;
 
   uint64_t* words_of(int64_t row) { return read_.data() + (row - first_row_) * words_; }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/channel_blocks.h"
+#include "cpu/list_blocks.h"
 #include "cpu/scratch_array.h"
 #include "cpu/settings.h"
 #include "ops/problem.h"
@@ -57,7 +58,6 @@ class SlopeGradient {
   static constexpr int64_t kLine = kLineBytes / sizeof(Real);
 
   void pack_map(int64_t first, int64_t channels, int64_t lanes, Real* packed) const {
-    constexpr int64_t kCellsPerRun = 1024;
     const FeatureMap<T>& map = problem_.map(0);
     const int64_t runs = divide_up(map.plane_size(), kCellsPerRun);
     call_.parallel_for(problem_.num_images * runs, [&](int64_t task) {
@@ -80,7 +80,8 @@ class SlopeGradient {
     const Real* image = packed + problem_.batch_indices[roi] * problem_.map(0).plane_size() * lanes;
     for (int64_t begin = 0; begin < problem_.bins(); begin += bins_at_once) {
       const int64_t end = std::min(begin + bins_at_once, problem_.bins());
-      stage(roi, first, channels, lanes, begin, end, staged.data());
+      pack_gradient(kernels_, problem_, output_gradient_, roi, first, static_cast<int32_t>(channels),
+                    static_cast<int32_t>(lanes), begin, end, staged.data());
       for (int64_t bin = begin; bin < end; ++bin) {
         const Real* gradient = staged.data() + (bin - begin) * lanes;
         add_bin(roi, bin, [&](int64_t cell) { return kernels_.dot(gradient, image + cell * lanes, lanes); });
@@ -114,19 +115,6 @@ class SlopeGradient {
       const double sum = product(cell);
       for (int number = 0; number < kNumbers; ++number) sums[number] += static_cast<double>(slopes[number]) * sum;
     });
-  }
-
-  // The gradient of some bins, [bins, lanes].
-  void stage(int64_t roi, int64_t first, int64_t channels, int64_t lanes, int64_t begin, int64_t end,
-             Real* staged) const {
-    const auto [bin_y, bin_x] = problem_.bin_place(begin);
-    PackJob<T> job;
-    job.planes = output_gradient_ + problem_.bin_offset(roi, first, bin_y, bin_x);
-    job.plane_stride = problem_.bins();
-    job.channels = static_cast<int32_t>(channels);
-    job.block_channels = static_cast<int32_t>(lanes);
-    job.packed = staged;
-    kernels_.pack(job, {0, 0, end - begin});
   }
 
   void store() {

@@ -46,7 +46,7 @@ struct AverageGradient {
     } else {
       const int64_t place = static_cast<int64_t>(cell.y) * width + cell.x;
       Real sum = 0;
-      region.visit_samples(bin_y, bin_x, [&](const auto& sample) {
+      region.visit_samples_near(bin_y, bin_x, cell.y, cell.x, [&](const auto& sample) {
         for (int corner = 0; sample.inside && corner < sample.kCells; ++corner) {
           if (sample.offset[corner] != place) continue;
           sum += sample.weight[corner];

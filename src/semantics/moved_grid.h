@@ -33,6 +33,12 @@ struct MovedGrid {
     grid(bin_y, bin_x).visit_samples(bin_y, bin_x, visit);
   }
 
+  template <typename Visit>
+  ORT_ROIALIGN_HD void visit_samples_near(int32_t bin_y, int32_t bin_x, int32_t cell_y, int32_t cell_x,
+                                          Visit&& visit) const {
+    grid(bin_y, bin_x).visit_samples_near(bin_y, bin_x, cell_y, cell_x, visit);
+  }
+
   ORT_ROIALIGN_HD CellRectangle touched(int32_t bin_y, int32_t bin_x) const {
     const SampleGrid<Real> moved = grid(bin_y, bin_x);
     return {moved.touched_rows(bin_y), moved.touched_columns(bin_x)};

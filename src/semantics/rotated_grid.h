@@ -81,6 +81,29 @@ struct RotatedGrid {
     if (rows.end < y.grid) visit_outside(static_cast<int64_t>(rows.end) * x.grid);
   }
 
+  // Calls visit(sample) for those of a bin's samples that read a cell, and perhaps some more, in row-major order.
+  template <typename Visit>
+  ORT_ROIALIGN_HD void visit_samples_near(int32_t bin_y, int32_t bin_x, int32_t cell_y, int32_t cell_x,
+                                          Visit&& visit) const {
+    if (y.grid == 0 || x.grid == 0) return;
+    // They lie at most a cell away along the map's axes; along the RoI's own, that is a turned square.
+    const double from_centre_y = cell_y - static_cast<double>(centre_y_feature);
+    const double from_centre_x = cell_x - static_cast<double>(centre_x_feature);
+    const double reach = std::abs(static_cast<double>(cosine)) + std::abs(static_cast<double>(sine)) + rounding();
+    const auto near = [&](const SampleAxis<Real>& axis, int32_t bin, double along) {
+      return range_between(axis.grid, static_cast<Real>(along - reach), static_cast<Real>(along + reach),
+                           [&](int32_t sample) { return axis.position(bin, sample); });
+    };
+    const Range rows = near(y, bin_y, from_centre_y * cosine + from_centre_x * sine);
+    const Range columns = near(x, bin_x, from_centre_x * cosine - from_centre_y * sine);
+    for (int32_t row = rows.begin; row < rows.end; ++row) {
+      for (int32_t column = columns.begin; column < columns.end; ++column) {
+        visit(
+            sample_at(static_cast<int64_t>(row) * x.grid + column, y.position(bin_y, row), x.position(bin_x, column)));
+      }
+    }
+  }
+
   // A rectangle that holds all cells that a bin's samples read.
   ORT_ROIALIGN_HD CellRectangle touched(int32_t bin_y, int32_t bin_x) const {
     if (y.grid == 0 || x.grid == 0) return {{0, 0}, {0, 0}};
@@ -150,13 +173,16 @@ struct RotatedGrid {
       if (corner == 0 || along < low) low = along;
       if (corner == 0 || along > high) high = along;
     }
-    constexpr double kRounding = sizeof(Real) == sizeof(float) ? 1e-6 : 2e-15;  // some units in the last place
-    const double size = std::abs(static_cast<double>(centre_y_feature)) +
-                        std::abs(static_cast<double>(centre_x_feature)) +
-                        std::abs(static_cast<double>(y.start_feature)) + std::abs(static_cast<double>(x.start_feature));
-    const double margin = 1 + kRounding * size;
+    const double margin = 1 + rounding();
     return range_between(y.grid, static_cast<Real>(low - margin), static_cast<Real>(high + margin),
                          [&](int32_t row) { return y.position(bin_y, row); });
+  }
+
+  // How far, in cells, rounding can move a sample: some units in the last place of the coordinates.
+  ORT_ROIALIGN_HD double rounding() const {
+    constexpr double kUnits = sizeof(Real) == sizeof(float) ? 1e-6 : 2e-15;
+    return kUnits * (std::abs(static_cast<double>(centre_y_feature)) + std::abs(static_cast<double>(centre_x_feature)) +
+                     std::abs(static_cast<double>(y.start_feature)) + std::abs(static_cast<double>(x.start_feature)));
   }
 
   // The rows that are not with both ends on one side of the map, along one of its axes: at the ends, too, coordinates

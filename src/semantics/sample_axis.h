@@ -58,6 +58,13 @@ struct SampleAxis {
     return inside_range(grid, extent, [&](int32_t sample) { return position(bin, sample); });
   }
 
+  // The samples of a bin that lie at most a cell away from a cell: all that read it, also at the map's edges.
+  ORT_ROIALIGN_HD Range samples_near(int32_t bin, int32_t cell) const {
+    if (grid == 0) return {0, 0};
+    return range_between(grid, static_cast<Real>(cell - 1), static_cast<Real>(cell + 1),
+                         [&](int32_t sample) { return position(bin, sample); });
+  }
+
   ORT_ROIALIGN_HD Neighbours<Real> neighbours(Real position_inside) const {
     const Real clamped = position_inside > 0 ? position_inside : 0;
     const int32_t low = static_cast<int32_t>(clamped);

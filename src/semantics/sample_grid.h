@@ -53,6 +53,19 @@ struct SampleGrid {
     if (outside_id >= 0) visit(SampleType::outside(outside_id));
   }
 
+  // Calls visit(sample) for those of a bin's samples that read a cell, and perhaps some more, in row-major order.
+  template <typename Visit>
+  ORT_ROIALIGN_HD void visit_samples_near(int32_t bin_y, int32_t bin_x, int32_t cell_y, int32_t cell_x,
+                                          Visit&& visit) const {
+    const Range rows = y.samples_near(bin_y, cell_y);
+    const Range columns = x.samples_near(bin_x, cell_x);
+    for (int32_t row = rows.begin; row < rows.end; ++row) {
+      for (int32_t column = columns.begin; column < columns.end; ++column) {
+        visit(sample_at(bin_y, bin_x, row, column));
+      }
+    }
+  }
+
  private:
   // The first sample outside the map in row-major order, -1 where all are inside.
   ORT_ROIALIGN_HD int64_t first_outside(Range rows, Range columns) const {

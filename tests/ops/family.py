@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,35 @@ class Case:
     def expected_gradients(self, inputs: Mapping[str, Array]) -> list[Array]:
         """The reference's gradients, of inputs that begin with dY."""
         return _as_list(self.backward(*inputs.values(), **self.attributes))
+
+
+def with_wide_bins(case: Case, sampling_ratio: int) -> Case:
+    """The operator with few bins, and as many samples a bin and axis where it has any."""
+    attributes = {**case.attributes, "output_height": 1, "output_width": 2}
+    if "sampling_ratio" in attributes:
+        attributes["sampling_ratio"] = sampling_ratio
+    return replace(case, attributes=attributes)
+
+
+def on_a_wide_map(rng: np.random.Generator, case: Case, type_name: str) -> dict[str, Array]:
+    """Inputs of a case with wide bins: some of the boxes are as large as a map of many cells."""
+    dtype = ELEMENT_TYPES[type_name]
+    height, width = 47, 61
+    inputs = case.draw(rng, type_name)
+    channels = case.channels * (2 if case.operator.startswith("Ps") else 1)
+    for name in inputs:
+        if name in ("X", *PYRAMID):
+            inputs[name] = rng.standard_normal((NUM_IMAGES, channels, height, width)).astype(dtype)
+    image_height, image_width = height / SCALE, width / SCALE
+    box = [-9, 3, image_width + 5, image_height]
+    if case.columns == 5:
+        box = [image_width / 2, image_height / 2, 1.1 * image_width, image_height, 0.4]
+    inputs["rois"][1::3] = np.array(box).astype(dtype)
+    shape = (len(inputs["rois"]), 2, 1, 2)
+    if "offset" in inputs:
+        inputs["offset"] = rng.standard_normal(shape).astype(dtype)
+    dy = rng.standard_normal((shape[0], case.channels, 1, 2)).astype(dtype)
+    return {"dY": dy, **inputs}
 
 
 def rotated(rng: np.random.Generator, boxes: Array) -> Array:

@@ -7,7 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tolerances
-from family import BINS, CASES, HEIGHT, NUM_IMAGES, SCALE, WIDTH, Case
+from family import (
+    BINS,
+    CASES,
+    HEIGHT,
+    NUM_IMAGES,
+    SCALE,
+    WIDTH,
+    Case,
+    on_a_wide_map,
+    with_wide_bins,
+)
 from numpy.testing import assert_allclose, assert_array_equal
 from plugin import ELEMENT_TYPES, INPUTS, OUTPUTS, PYRAMID, forced_kernels, run
 
@@ -48,6 +58,16 @@ def test_gradients_equal_the_reference(device, rng, case, type_name):
     for gradient, wanted in zip(found, expected, strict=True):
         tolerance = tolerances.gradient_of_any_size(type_name, wanted)
         assert_allclose(gradient.astype(np.float64), wanted, *tolerance)
+
+
+@pytest.mark.parametrize("sampling_ratio", [0, 30])
+def test_gradients_of_bins_of_many_cells(device, rng, case, sampling_ratio):
+    case = with_wide_bins(case, sampling_ratio)
+    inputs = on_a_wide_map(rng, case, "float32")
+    found = run(device, f"{case.operator}Grad", inputs, **case.attributes)
+    for gradient, wanted in zip(found, case.expected_gradients(inputs), strict=True):
+        tolerance = tolerances.gradient_of_any_size("float32", wanted)
+        assert_allclose(gradient, wanted, *tolerance)
 
 
 @pytest.mark.parametrize("name", ["PrRoiPool", "DeformRoiPool"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tolerances
-from family import CASES, Case
+from family import CASES, Case, on_a_wide_map, with_wide_bins
 from numpy.testing import assert_allclose, assert_array_equal
 from plugin import ELEMENT_TYPES, PYRAMID, Device, forced_kernels, run
 
@@ -24,10 +24,6 @@ WAYS = ["packed", "plain"]
 
 # Blocks of channels: a part of one, and several of which the last one is not full.
 CHANNELS = [5, 41]
-
-# Bins with more cells than a portion of a list: these boxes' lists are laid where they are used.
-WIDE_MAP = (47, 61)
-WIDE_BINS = {"output_height": 1, "output_width": 2}
 
 
 @pytest.fixture(params=list(CASES))
@@ -88,37 +84,13 @@ def test_every_operator_on_every_instruction_set(
     check(cpu_device, case, isa, way, type_name, inputs)
 
 
-def on_a_wide_map(rng: np.random.Generator, case: Case, type_name: str) -> dict[str, Array]:
-    """Inputs with boxes as large as the map, in no order among small ones."""
-    dtype = ELEMENT_TYPES[type_name]
-    inputs = case.draw(rng, type_name)
-    channels = case.channels * (2 if case.operator.startswith("Ps") else 1)
-    for name in inputs:
-        if name in ("X", *PYRAMID):
-            inputs[name] = rng.standard_normal((2, channels, *WIDE_MAP)).astype(dtype)
-    height, width = WIDE_MAP
-    if case.columns == 5:
-        inputs["rois"][1::3] = np.array(
-            [width / 0.6, height / 0.6, 1.1 * width / 0.3, height / 0.3, 0.4]
-        ).astype(dtype)
-    else:
-        inputs["rois"][1::3] = np.array([-9, 3, width / 0.3 + 5, height / 0.3]).astype(dtype)
-    if "offset" in inputs:
-        inputs["offset"] = rng.standard_normal((len(inputs["rois"]), 2, 1, 2)).astype(dtype)
-    dy = rng.standard_normal((len(inputs["rois"]), case.channels, 1, 2)).astype(dtype)
-    return {"dY": dy, **inputs}
-
-
 @pytest.mark.parametrize("type_name", ["float32", "float16"])
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("Multi")])
 def test_bins_of_many_cells_come_in_portions(cpu_device, rng, isa, way, name, type_name):
+    """The lists of these bins are laid where they are used."""
     if name == "RoiAlign" and way == "packed":
         pytest.skip("test_cpu_isas.py has it: its forward pass takes some of these by another path")
-    case = CASES[name]
-    attributes = {**case.attributes, **WIDE_BINS}
-    if "sampling_ratio" in attributes:
-        attributes["sampling_ratio"] = 40
-    case = replace(case, attributes=attributes, channels=19)
+    case = replace(with_wide_bins(CASES[name], sampling_ratio=40), channels=19)
     check(cpu_device, case, isa, way, type_name, on_a_wide_map(rng, case, type_name))
 
 
@@ -137,10 +109,7 @@ def test_the_first_of_equal_samples_gets_the_gradient(
     case = replace(case, channels=37)
     inputs = case.with_gradient(rng, case.draw(rng, "float32", num_rois=12))
     if large:
-        attributes = {**case.attributes, **WIDE_BINS}
-        if "sampling_ratio" in attributes:
-            attributes["sampling_ratio"] = 37
-        case = replace(case, attributes=attributes)
+        case = with_wide_bins(case, sampling_ratio=37)
         inputs = on_a_wide_map(rng, case, "float32")
     if values == "ties":
         inputs["X"] = np.minimum(inputs["X"] - 0.3, 0)  # and no other number twice
