@@ -32,15 +32,32 @@ def require_agreement(
         OrtRoiAlignError: if shapes differ, or a difference is larger or not a number.
     """
     for number, (call, wanted, got) in enumerate(zip(calls, expected, actual, strict=True)):
-        if wanted.shape != got.shape:
-            raise OrtRoiAlignError(
-                f"{point}, call {number}: {contestant} gives shape {list(got.shape)}, "
-                f"not {list(wanted.shape)}"
-            )
         allowed = tolerance * float(np.abs(call.x).max())
-        difference = float(np.abs(wanted - got).max(initial=0))
-        if not difference <= allowed:  # a NaN is not
-            raise OrtRoiAlignError(
-                f"{point}, call {number}: outputs of {contestant} differ by {difference:.2g}; "
-                f"at most {allowed:.2g} is allowed"
-            )
+        require_close(f"{point}, call {number}", contestant, wanted, got, allowed)
+
+
+def require_close(
+    where: str, contestant: str, expected: Array, actual: Array, allowed: float
+) -> None:
+    """Check one output of a contestant.
+
+    Args:
+        where: what is computed, for the message.
+        contestant: whose output, for the message.
+        expected: the output of another contestant.
+        actual: the output.
+        allowed: largest difference.
+
+    Raises:
+        OrtRoiAlignError: if shapes differ, or a difference is larger or not a number.
+    """
+    if expected.shape != actual.shape:
+        raise OrtRoiAlignError(
+            f"{where}: {contestant} gives shape {list(actual.shape)}, not {list(expected.shape)}"
+        )
+    difference = float(np.abs(expected - actual).max(initial=0))
+    if not difference <= allowed:  # a NaN is not
+        raise OrtRoiAlignError(
+            f"{where}: outputs of {contestant} differ by {difference:.2g}; "
+            f"at most {allowed:.2g} is allowed"
+        )

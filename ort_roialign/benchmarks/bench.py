@@ -20,7 +20,7 @@ from ort_roialign.benchmarks.requirements import (
     OPTIONAL,
     missing_packages,
 )
-from ort_roialign.benchmarks.results import PEERS, Results, write_json
+from ort_roialign.benchmarks.results import PEERS, AnyResult, Results, write_json
 from ort_roialign.benchmarks.sweep import sweep
 from ort_roialign.benchmarks.tables import (
     TextTable,
@@ -32,16 +32,20 @@ from ort_roialign.benchmarks.tables import (
 )
 from ort_roialign.benchmarks.timed_point import (
     OURS,
+    Comparison,
     PointResult,
     PointSettings,
     measure_point,
 )
+from ort_roialign.benchmarks.training import TrainingResult, measure_training
+from ort_roialign.benchmarks.training_workloads import TrainingPoint, training_workloads
 from ort_roialign.benchmarks.workloads import Point, workloads
-from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
+from ort_roialign.errors import InvalidArgumentError, MissingDependencyError, OrtRoiAlignError
 
-WORKLOADS, SWEEP = "workloads", "sweep"
+WORKLOADS, SWEEP, TRAINING = "workloads", "sweep", "training"
 FULL_EFFORT = Effort(rounds=15, seconds=3.0)
 QUICK_EFFORT = Effort(rounds=5, seconds=0.5)
+AnyPoint = Point | TrainingPoint
 # More processes than this a core disturb every measurement.
 BUSY_LOAD = 0.3
 
@@ -54,7 +58,7 @@ class BenchSettings:
         output: directory for the files.
         threads: threads of every contestant; 0: one a core.
         rounds: least number of samples of each contestant; None: the usual number.
-        parts: `WORKLOADS`, `SWEEP`.
+        parts: `WORKLOADS`, `SWEEP`, `TRAINING`.
         only: patterns of the names of points, as file names have them; empty: all.
         quick: a few points, measured a few times.
         scaling: also compare one thread with all of them, on large workloads.
@@ -63,7 +67,7 @@ class BenchSettings:
     output: Path
     threads: int = 0
     rounds: int | None = None
-    parts: tuple[str, ...] = (WORKLOADS, SWEEP)
+    parts: tuple[str, ...] = (WORKLOADS, SWEEP, TRAINING)
     only: tuple[str, ...] = ()
     quick: bool = False
     scaling: bool = False
@@ -86,12 +90,13 @@ def run_bench(settings: BenchSettings, console: Console) -> None:
         InvalidArgumentError: if no point is named as wanted.
         OrtRoiAlignError: if outputs of contestants differ, a forced path did not run, the library
             is missing, or the directory cannot be made.
+        MissingDependencyError: if only training was asked for, and PyTorch is missing.
     """
     refuse_forced_path()
     _let_idle_threads_sleep()
     load = os.getloadavg()[0]
-    points = select_points(settings)
     missing = missing_packages()
+    points = _without_training(settings) if "torch" in missing else select_points(settings)
     _make_directory(settings.output)
     threads = settings.threads or available_cores()
     _print_notes(console, missing, load)
@@ -100,7 +105,12 @@ def run_bench(settings: BenchSettings, console: Console) -> None:
     point_settings = PointSettings(
         threads, settings.effort, "torchvision" not in missing, settings.scaling
     )
-    results = Results(machine, _measure_all(points, point_settings, console))
+    measured = _measure_all(points, point_settings, console)
+    results = Results(
+        machine,
+        tuple(result for result in measured if isinstance(result, PointResult)),
+        tuple(result for result in measured if isinstance(result, TrainingResult)),
+    )
     tables = report_tables(results)
     for table in tables:
         console.print(table.to_rich())
@@ -112,15 +122,16 @@ def run_bench(settings: BenchSettings, console: Console) -> None:
         console.print(f"Wrote {file}", soft_wrap=True, highlight=False)
 
 
-def select_points(settings: BenchSettings) -> list[Point]:
+def select_points(settings: BenchSettings) -> list[AnyPoint]:
     """Return the points that the settings ask for.
 
     Raises:
         InvalidArgumentError: if a pattern fits no point.
     """
-    points = [
+    points: list[AnyPoint] = [
         *(workloads() if WORKLOADS in settings.parts else []),
         *(sweep() if SWEEP in settings.parts else []),
+        *(training_workloads() if TRAINING in settings.parts else []),
     ]
     for pattern in settings.only:
         if not any(fnmatch.fnmatchcase(point.name, pattern) for point in points):
@@ -135,6 +146,18 @@ def select_points(settings: BenchSettings) -> list[Point]:
             if any(fnmatch.fnmatchcase(point.name, pattern) for pattern in settings.only)
         ]
     return [point for point in points if point.quick or not settings.quick]
+
+
+def _without_training(settings: BenchSettings) -> list[AnyPoint]:
+    points: list[AnyPoint] = [
+        point for point in select_points(settings) if not isinstance(point, TrainingPoint)
+    ]
+    if not points:
+        raise MissingDependencyError(
+            f"ort-roialign bench needs torch for training, not installed here. Install in the "
+            f"directory of ort_roialign's sources:\n  {INSTALL_COMMAND}"
+        )
+    return points
 
 
 def _let_idle_threads_sleep() -> None:
@@ -161,28 +184,42 @@ def _print_notes(console: Console, missing: Sequence[str], load: float) -> None:
 
 
 def _measure_all(
-    points: Sequence[Point], settings: PointSettings, console: Console
-) -> tuple[PointResult, ...]:
+    points: Sequence[AnyPoint], settings: PointSettings, console: Console
+) -> list[AnyResult]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    results = []
+    results: list[AnyResult] = []
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(points))
         for point in points:
             progress.update(task, description=point.name)
-            result = measure_point(point, settings)
+            result = _measure(point, settings)
             progress.console.print(f"  {_line(result)}", highlight=False, soft_wrap=True)
             progress.advance(task)
             results.append(result)
-    return tuple(results)
+    return results
 
 
-def _line(result: PointResult) -> str:
-    times = [f"{OURS} {result.times[OURS].median * 1000:.3g} ms ({result.path})"]
+def _measure(point: AnyPoint, settings: PointSettings) -> AnyResult:
+    if isinstance(point, TrainingPoint):
+        return measure_training(point, settings)
+    return measure_point(point, settings)
+
+
+def _line(result: AnyResult) -> str:
+    if isinstance(result, TrainingResult):
+        times = [_times(comparison, name) for name, comparison in result.directions.items()]
+    else:
+        times = [_times(result, result.path)]
+    return f"{result.point.name}: {'; '.join(times)}"
+
+
+def _times(result: Comparison, remark: str) -> str:
+    times = [f"{OURS} {result.times[OURS].median * 1000:.3g} ms ({remark})"]
     for peer in PEERS:
         speedup = result.speedup(peer)
         if speedup is not None:
             times.append(f"{peer} {speedup:.1f} times that")
-    return f"{result.point.name}: {', '.join(times)}"
+    return ", ".join(times)
 
 
 def _make_directory(path: Path) -> None:
@@ -223,5 +260,5 @@ def _markdown(machine: Machine, tables: Sequence[TextTable], results: Results) -
         *(line for text in disturbance_sentences(results) for line in (text, "")),
     ]
     more = (path_table(results), description_table(results))
-    sections = [table.to_markdown() for table in (*tables, *more)]
+    sections = [table.to_markdown() for table in (*tables, *more) if table.rows]
     return "\n".join([*head, *sections])

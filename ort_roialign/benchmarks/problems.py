@@ -44,6 +44,11 @@ class Call:
         return (len(self.rois), self.x.shape[1], self.bins, self.bins)
 
     @property
+    def numbered_rois(self) -> Array:
+        """Image's number, x1, y1, x2, y2, as PyTorch's operators take boxes, [num_rois, 5]."""
+        return np.concatenate([self.batch_indices[:, None].astype(np.float32), self.rois], axis=1)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Sizes and attributes, for the report."""
         return {
@@ -77,6 +82,7 @@ class Single:
         stride: image pixels a cell.
         shortest_cells: a box's sides are log-uniform from here, in cells,
         longest_cells: to here, and to the map's side at most.
+        spare_cells: last rows and columns of the map that no box reaches.
     """
 
     channels: int = 256
@@ -89,15 +95,34 @@ class Single:
     stride: int = 8
     shortest_cells: float = 1.0
     longest_cells: float = 100.0
+    spare_cells: int = 0
 
     def calls(self, rng: np.random.Generator) -> list[Call]:
         """Draw the map and the boxes."""
         x = _feature_map(rng, self.images, self.channels, self.height, self.width)
         sides = (self.shortest_cells * self.stride, self.longest_cells * self.stride)
-        image = (self.width * self.stride, self.height * self.stride)
+        image = (
+            (self.width - self.spare_cells) * self.stride,
+            (self.height - self.spare_cells) * self.stride,
+        )
         rois = random_boxes(rng, self.rois, sides, image)
         batch_indices = np.arange(self.rois) * self.images // max(self.rois, 1)
         return [Call(x, rois, batch_indices, self.bins, self.sampling_ratio, self.stride)]
+
+
+@dataclass(frozen=True)
+class Several:
+    """The calls of several problems.
+
+    Attributes:
+        problems: in this order.
+    """
+
+    problems: tuple[Problem, ...]
+
+    def calls(self, rng: np.random.Generator) -> list[Call]:
+        """Draw the calls of each."""
+        return [call for problem in self.problems for call in problem.calls(rng)]
 
 
 @dataclass(frozen=True)

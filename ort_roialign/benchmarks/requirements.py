@@ -11,6 +11,7 @@ INSTALL_COMMAND = "pip install '.[bench,cpu]'"
 
 # Import name of a package -> what is left out without it.
 OPTIONAL = {
+    "torch": "training is not timed",
     "torchvision": "torchvision is not timed",
     "matplotlib": "no plots are drawn",
 }

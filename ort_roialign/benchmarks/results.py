@@ -15,12 +15,15 @@ from ort_roialign.benchmarks.timed_point import (
     ONNXRUNTIME,
     PATH_LIMIT,
     TORCHVISION,
+    Comparison,
     PointResult,
 )
+from ort_roialign.benchmarks.training import DIRECTIONS, TrainingResult
 
 # Cores that other processes may keep busy; more makes times long and ratios wrong.
 MOST_OTHER_CORES = 0.1
 PEERS = (ONNXRUNTIME, TORCHVISION)
+AnyResult = PointResult | TrainingResult
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,12 @@ class Results:
     Attributes:
         machine: where.
         points: workloads, then points of the sweep.
+        training: operators in training.
     """
 
     machine: Machine
     points: tuple[PointResult, ...]
+    training: tuple[TrainingResult, ...] = ()
 
     @property
     def workloads(self) -> list[PointResult]:
@@ -50,9 +55,26 @@ class Results:
         return result.moved_bytes / self.machine.copy_bytes_per_second
 
     @property
-    def disturbed(self) -> list[PointResult]:
+    def compared(self) -> dict[str, list[Comparison]]:
+        """The points with peers, in the groups that have a mean each."""
+        groups: dict[str, list[Comparison]] = {
+            "workloads": [*self.workloads],
+            "sweep": [*self.sweep],
+        }
+        for direction in DIRECTIONS:
+            comparisons = [result.directions[direction] for result in self.training]
+            groups[f"training_{direction}"] = [c for c in comparisons if TORCHVISION in c.times]
+        return groups
+
+    @property
+    def measured(self) -> list[AnyResult]:
+        """The points of all parts."""
+        return [*self.points, *self.training]
+
+    @property
+    def disturbed(self) -> list[AnyResult]:
         """The points while which other processes took more than a little of the machine."""
-        return [result for result in self.points if result.other_cores > MOST_OTHER_CORES]
+        return [result for result in self.measured if result.other_cores > MOST_OTHER_CORES]
 
     @property
     def worst_paths(self) -> list[PointResult]:
@@ -65,7 +87,7 @@ class Results:
         return [result for result in self.worst_paths if result.path_ratio > PATH_LIMIT]
 
 
-def mean_speedup(results: Iterable[PointResult], contestant: str) -> float:
+def mean_speedup(results: Iterable[Comparison], contestant: str) -> float:
     """Return the geometric mean of a contestant's times over ours; NaN where it has none."""
     speedups = (result.speedup(contestant) for result in results)
     return geometric_mean(speedup for speedup in speedups if speedup is not None)
@@ -78,7 +100,7 @@ def write_json(results: Results, path: Path) -> None:
 
 
 def _as_json(results: Results) -> dict[str, Any]:
-    groups = {"workloads": results.workloads, "sweep": results.sweep}
+    parts = {"workloads": results.workloads, "sweep": results.sweep}
     return {
         "machine": results.machine.facts,
         "summary": {
@@ -88,23 +110,30 @@ def _as_json(results: Results) -> dict[str, Any]:
                     for peer in PEERS
                     if any(peer in member.times for member in members)
                 }
-                for group, members in groups.items()
+                for group, members in results.compared.items()
             },
             "disturbed": {
                 "limit_cores": MOST_OTHER_CORES,
                 "points": [result.point.name for result in results.disturbed],
             },
-            "paths": {
-                "limit": PATH_LIMIT,
-                "worst_point": results.worst_paths[0].point.name,
-                "worst_ratio": results.worst_paths[0].path_ratio,
-                "over_limit": [result.point.name for result in results.slow_paths],
-            },
+            "paths": _paths_as_json(results),
         },
         **{
-            group: [_point_as_json(results, member) for member in members]
-            for group, members in groups.items()
+            part: [_point_as_json(results, member) for member in members]
+            for part, members in parts.items()
         },
+        "training": [_training_as_json(result) for result in results.training],
+    }
+
+
+def _paths_as_json(results: Results) -> dict[str, Any]:
+    if not results.points:
+        return {}
+    return {
+        "limit": PATH_LIMIT,
+        "worst_point": results.worst_paths[0].point.name,
+        "worst_ratio": results.worst_paths[0].path_ratio,
+        "over_limit": [result.point.name for result in results.slow_paths],
     }
 
 
@@ -117,8 +146,7 @@ def _point_as_json(results: Results, result: PointResult) -> dict[str, Any]:
         "moved_bytes": result.moved_bytes,
         "memory_floor": results.floor_seconds(result),
         "other_cores": result.other_cores,
-        "times": _timings_as_json(result.times),
-        "speedup": {peer: result.speedup(peer) for peer in PEERS if peer in result.times},
+        **_comparison_as_json(result),
         "paths": {
             "chosen": result.path,
             "better": result.better_path,
@@ -137,6 +165,24 @@ def _point_as_json(results: Results, result: PointResult) -> dict[str, Any]:
     if result.scaling is not None:
         facts["threads"] = _scaling_as_json(result.scaling)
     return facts
+
+
+def _training_as_json(result: TrainingResult) -> dict[str, Any]:
+    return {
+        "name": result.point.name,
+        "description": result.point.description,
+        "operator": result.point.operator,
+        "calls": result.calls,
+        "other_cores": result.other_cores,
+        **{name: _comparison_as_json(times) for name, times in result.directions.items()},
+    }
+
+
+def _comparison_as_json(result: Comparison) -> dict[str, Any]:
+    return {
+        "times": _timings_as_json(result.times),
+        "speedup": {peer: result.speedup(peer) for peer in PEERS if peer in result.times},
+    }
 
 
 def _scaling_as_json(scaling: ThreadScaling) -> dict[str, Any]:

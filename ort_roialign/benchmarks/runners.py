@@ -127,10 +127,9 @@ def bindable_types() -> dict[str, ElementType]:
 
 
 def _torchvision_arguments(call: Call, from_numpy: Any) -> dict[str, Any]:
-    boxes = np.concatenate([call.batch_indices[:, None].astype(np.float32), call.rois], axis=1)
     return {
         "input": from_numpy(call.x),
-        "boxes": from_numpy(boxes),
+        "boxes": from_numpy(call.numbered_rois),
         "output_size": call.bins,
         "spatial_scale": 1 / call.stride,
         "sampling_ratio": call.sampling_ratio,

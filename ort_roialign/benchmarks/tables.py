@@ -13,7 +13,15 @@ from ort_roialign.benchmarks.measure import Timing
 from ort_roialign.benchmarks.results import PEERS, Results, mean_speedup
 from ort_roialign.benchmarks.sweep import AXES, AXIS_TEXTS, BASE_AXIS, RANDOM_AXIS, base_value
 from ort_roialign.benchmarks.thread_scaling import FREE_CORES
-from ort_roialign.benchmarks.timed_point import CHOSEN, OURS, PATH_LIMIT, PointResult
+from ort_roialign.benchmarks.timed_point import (
+    CHOSEN,
+    OURS,
+    PATH_LIMIT,
+    TORCHVISION,
+    Comparison,
+    PointResult,
+)
+from ort_roialign.benchmarks.training import DIRECTIONS
 
 NOTHING = "-"
 RATIO = "x"
@@ -61,13 +69,14 @@ def report_tables(results: Results) -> list[TextTable]:
         _mean_table(results),
         _variant_table(results),
         _thread_table(results),
+        _training_table(results),
     ]
     return [table for table in tables if table.rows]
 
 
 def description_table(results: Results) -> TextTable:
     """Return what each point is."""
-    rows = [(result.point.name, result.point.description) for result in results.points]
+    rows = [(result.point.name, result.point.description) for result in results.measured]
     return TextTable("What was timed", ("Name", "Description"), rows)
 
 
@@ -108,14 +117,15 @@ def axis_points(results: Results, axis: str) -> list[tuple[float, PointResult]]:
 
 def _mean_table(results: Results) -> TextTable:
     rows = [
-        (name, str(len(members)), *(_ratio(mean_speedup(members, peer)) for peer in PEERS))
-        for name, members in (
-            ("workloads", results.workloads),
-            ("sweep", results.sweep),
+        (
+            name.replace("_", ", "),
+            str(len(members)),
+            *(_ratio(mean_speedup(members, peer)) for peer in PEERS),
         )
+        for name, members in results.compared.items()
         if members
     ]
-    headings = ("", "points", *(f"{peer} / plugin" for peer in PEERS))
+    headings = ("", "points", *(f"{peer} / {OURS}" for peer in PEERS))
     return TextTable("Geometric means of the ratios", headings, rows)
 
 
@@ -179,6 +189,24 @@ def _thread_table(results: Results) -> TextTable:
     return TextTable("Threads", headings, rows, (note,))
 
 
+def _training_table(results: Results) -> TextTable:
+    rows = [
+        (r.point.name, *(text for name in DIRECTIONS for text in _peer_cells(r.directions[name])))
+        for r in results.training
+    ]
+    headings = (text for name in DIRECTIONS for text in (f"{name} ms", TORCHVISION, RATIO))
+    note = (
+        f"Median milliseconds, and half the distance between quartiles as a part of it, of "
+        f"ort_roialign.torch and torchvision.ops; {RATIO}: time over that of ort_roialign.torch."
+    )
+    return TextTable("Training in PyTorch, float32", ("Operator", *headings), rows, (note,))
+
+
+def _peer_cells(comparison: Comparison) -> tuple[str, ...]:
+    peer = comparison.times.get(TORCHVISION)
+    return _time(comparison.times[OURS]), _time(peer), _ratio(comparison.speedup(TORCHVISION))
+
+
 def path_table(results: Results) -> TextTable:
     """Return the times of both paths and of the chosen one, for every point."""
     rows = [
@@ -200,6 +228,8 @@ def path_table(results: Results) -> TextTable:
 
 def path_sentences(results: Results) -> list[str]:
     """Return what the check of the paths found."""
+    if not results.points:
+        return []
     worst = results.worst_paths[0]
     ratio = _ratio(max(worst.path_ratio, 1))  # less is noise
     sentences = [
@@ -222,8 +252,8 @@ def disturbance_sentences(results: Results) -> list[str]:
         return []
     worst = max(disturbed, key=lambda result: result.other_cores)
     return [
-        f"Other processes disturbed {len(disturbed)} of {len(results.points)} points, most of all "
-        f"{worst.point.name}, where they kept {worst.other_cores:.1f} of "
+        f"Other processes disturbed {len(disturbed)} of {len(results.measured)} points, most of "
+        f"all {worst.point.name}, where they kept {worst.other_cores:.1f} of "
         f"{results.machine.cores} cores busy. Times there are too long, and ratios not to be "
         f"trusted."
     ]

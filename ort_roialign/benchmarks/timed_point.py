@@ -59,14 +59,30 @@ class PointSettings:
 
 
 @dataclass(frozen=True)
-class PointResult:
+class Comparison:
+    """Contestants that were timed in turn.
+
+    Attributes:
+        times: contestant -> its times.
+    """
+
+    times: dict[str, Timing]
+
+    def speedup(self, contestant: str) -> float | None:
+        """Return how many times as long as this package a contestant takes, by medians."""
+        if contestant not in self.times:
+            return None
+        return self.times[contestant].median / self.times[OURS].median
+
+
+@dataclass(frozen=True)
+class PointResult(Comparison):
     """What was measured at a point.
 
     Attributes:
         point: where.
         calls: sizes and attributes of each call.
         moved_bytes: what the calls must read and write.
-        times: contestant -> its times.
         path: the path that the library chose.
         path_times: `CHOSEN` and each path that takes this point -> times of this package.
         other_cores: cores that other processes kept busy meanwhile.
@@ -78,19 +94,12 @@ class PointResult:
     point: Point
     calls: list[dict[str, Any]]
     moved_bytes: int
-    times: dict[str, Timing]
     path: str
     path_times: dict[str, Timing]
     other_cores: float = 0.0
     variant_times: dict[str, Timing] = field(default_factory=dict)
     variant_paths: dict[str, str] = field(default_factory=dict)
     scaling: ThreadScaling | None = None
-
-    def speedup(self, contestant: str) -> float | None:
-        """Return how many times as long as this package a contestant takes, by medians."""
-        if contestant not in self.times:
-            return None
-        return self.times[contestant].median / self.times[OURS].median
 
     @property
     def better_path(self) -> str:

@@ -39,6 +39,7 @@ class PartChoice(str, Enum):
 
     WORKLOADS = "workloads"
     SWEEP = "sweep"
+    TRAINING = "training"
 
 
 class ProviderChoice(str, Enum):
@@ -176,10 +177,10 @@ def bench(
     parts: Annotated[
         list[PartChoice],
         typer.Option(
-            help="Calls as real detectors make them, or one property varied at a time; may be "
-            "repeated."
+            help="Calls as real detectors make them, one property varied at a time, or the whole "
+            "family forward and backward in PyTorch; may be repeated."
         ),
-    ] = [PartChoice.WORKLOADS, PartChoice.SWEEP],  # noqa: B006 - typer copies it
+    ] = list(PartChoice),  # noqa: B006 - typer copies it
     only: Annotated[
         list[str],
         typer.Option(
@@ -199,8 +200,9 @@ def bench(
 ) -> None:
     """Time RoIAlign on the CPU against onnxruntime's own and torchvision's.
 
-    All contestants run in one process in turn, on the same data and threads, and their outputs are
-    compared first. The results are written as JSON, Markdown and plots.
+    Its family is timed in training, forward and backward, against torchvision's. All contestants
+    run in one process in turn, on the same data and threads, and their outputs are compared first.
+    The results are written as JSON, Markdown and plots.
     """
     with _errors_as_text():
         from ort_roialign.benchmarks.requirements import require_packages as require_for_bench

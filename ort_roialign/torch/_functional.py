@@ -4,7 +4,8 @@ Letters: `N` images, `C` channels, `H W` height and width of the feature maps, `
 of one image, `PH PW` output bins.
 
 The result has the maps' type. Under autocast, boxes, offset and further maps may have any floating
-type; they are cast to what goes with the first map, and their gradients back.
+type; they are cast to what goes with the first map, and their gradients back. Scales are rounded to
+float32, as the operators' attributes are.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ from ort_roialign.benchmarks.tables import (
     path_sentences,
     report_tables,
 )
-from ort_roialign.benchmarks.timed_point import PointResult
+from ort_roialign.benchmarks.timed_point import Comparison, PointResult
+from ort_roialign.benchmarks.training import TrainingResult
+from ort_roialign.benchmarks.training_workloads import TrainingPoint
 from ort_roialign.benchmarks.workloads import Point
 from ort_roialign.cli.app import app
 
@@ -38,12 +40,17 @@ TINY_SWEEP = [
     Point("sweep/rois=1", "One box.", replace(TINY, rois=1), "rois", 1, quick=True),
     Point("sweep/random-1", "Anything.", replace(TINY, bins=1), "random", 1),
 ]
+TINY_TRAINING = [
+    TrainingPoint("training/roi_pool", "With a peer.", "roi_pool", TINY, quick=True),
+    TrainingPoint("training/prroi_pool", "Alone.", "prroi_pool", TINY),
+]
 
 
 @pytest.fixture(autouse=True)
 def tiny_points(monkeypatch):
     monkeypatch.setattr(bench, "workloads", lambda: TINY_WORKLOADS)
     monkeypatch.setattr(bench, "sweep", lambda: TINY_SWEEP)
+    monkeypatch.setattr(bench, "training_workloads", lambda: TINY_TRAINING)
     monkeypatch.setattr(bench, "copy_speed", lambda _: 1e10)
     monkeypatch.setattr(bench, "FULL_EFFORT", Effort(2, 0))
     monkeypatch.setattr(bench, "QUICK_EFFORT", Effort(1, 0))
@@ -91,10 +98,27 @@ def test_a_run_writes_all_files(tmp_path):
     assert set(small["paths"]["times"]) == {"chosen", "direct", "packed"}
     assert set(small["threads"]["times"]) == set(small["threads"]["matrix_product"]) == {"1", "2"}
     assert small["variants"]["ratio_to_float32"]["float32"] == 1
+    pool, alone = facts["training"]
+    assert (pool["name"], pool["operator"]) == ("training/roi_pool", "roi_pool")
+    for direction in ("forward", "backward"):
+        times = {name: timing["median"] for name, timing in pool[direction]["times"].items()}
+        assert pool[direction]["speedup"] == {
+            "torchvision": times["torchvision"] / times["ort_roialign"]
+        }
+        assert list(alone[direction]["times"]) == ["ort_roialign"]
+        assert alone[direction]["speedup"] == {}
+        means = facts["summary"]["geometric_mean_speedup"]
+        assert means[f"training_{direction}"] == pytest.approx(pool[direction]["speedup"])
     text = (folder / "results.md").read_text()
-    for heading in ("Workloads, float32 averages", "Threads", "Choice of the path"):
+    for heading in (
+        "Workloads, float32 averages",
+        "Threads",
+        "Training in PyTorch, float32",
+        "Choice of the path",
+    ):
         assert f"## {heading}" in text
     assert "| small | A small one. |" in text
+    assert "| training/prroi_pool | Alone. |" in text
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -104,15 +128,18 @@ def test_quick_takes_few_points_and_rounds(tmp_path):
     facts = json.loads((tmp_path / "results.json").read_text())
     assert [point["name"] for point in facts["workloads"]] == ["small"]
     assert [point["name"] for point in facts["sweep"]] == ["sweep/base", "sweep/rois=1"]
+    assert [point["name"] for point in facts["training"]] == ["training/roi_pool"]
     assert facts["workloads"][0]["times"]["ort_roialign"]["rounds"] == 1
     assert "threads" not in facts["workloads"][0]
 
 
 def test_points_are_selected_by_part_and_name():
     sweep = [point.name for point in TINY_SWEEP]
-    assert names_of() == ["small", "other", *sweep]
+    training = [point.name for point in TINY_TRAINING]
+    assert names_of() == ["small", "other", *sweep, *training]
     assert names_of(parts=("workloads",)) == ["small", "other"]
     assert names_of(parts=("sweep",)) == sweep
+    assert names_of(parts=("training",)) == training
     assert names_of(only=("sweep/r*", "other")) == ["other", "sweep/rois=1", "sweep/random-1"]
     assert names_of(only=("other",), quick=True) == ["other"]
 
@@ -123,6 +150,39 @@ def test_rounds_are_those_asked_for(tmp_path):
     assert result.exit_code == 0, result.output
     facts = json.loads((tmp_path / "results.json").read_text())
     assert facts["workloads"][0]["times"]["onnxruntime"]["rounds"] == 4
+
+
+def test_training_alone_has_no_plots_and_no_paths(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is missing; install the extra `test`")
+    result = invoke(tmp_path, "--parts", "training")
+    assert result.exit_code == 0, result.output
+    assert "training/roi_pool: ort_roialign" in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.md"]
+    facts = json.loads((tmp_path / "results.json").read_text())
+    assert facts["workloads"] == facts["sweep"] == []
+    assert facts["summary"]["paths"] == {}
+    text = (tmp_path / "results.md").read_text()
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "## Geometric means of the ratios",
+        "## Training in PyTorch, float32",
+        "## What was timed",
+    ]
+
+
+def test_without_pytorch_training_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "missing_packages", lambda: ["torch", "torchvision", "matplotlib"])
+    result = invoke(tmp_path, "--parts", "training", "--parts", "workloads", "--only", "*o*")
+    assert result.exit_code == 0, result.output
+    assert "torch is not installed: training is not timed." in result.output
+    facts = json.loads((tmp_path / "results.json").read_text())
+    assert [point["name"] for point in facts["workloads"]] == ["other"]
+    assert facts["training"] == []
+    result = invoke(tmp_path / "new", "--parts", "training")
+    assert result.exit_code == 1
+    assert "ort-roialign bench needs torch for training, not installed here." in result.output
+    assert "pip install '.[bench,cpu]'" in result.output
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_unknown_name_is_an_error(tmp_path):
@@ -146,7 +206,12 @@ def test_without_optional_packages_it_says_what_is_left_out(tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.md"]
     facts = json.loads((tmp_path / "results.json").read_text())
     assert list(facts["workloads"][0]["speedup"]) == ["onnxruntime"]
-    assert list(facts["summary"]["geometric_mean_speedup"]["sweep"]) == ["onnxruntime"]
+    means = facts["summary"]["geometric_mean_speedup"]
+    assert list(means["sweep"]) == ["onnxruntime"]
+    assert [list(point["forward"]["times"]) for point in facts["training"]] == 2 * [
+        ["ort_roialign"]
+    ]
+    assert means["training_forward"] == means["training_backward"] == {}
 
 
 def test_without_onnxruntime_it_names_the_extra(tmp_path, monkeypatch):
@@ -203,6 +268,32 @@ def results():
     )
 
 
+def training_of(point, **directions):
+    """A point's result in training with one sample each: (ours, and torchvision's if any)."""
+    names = ("ort_roialign", "torchvision")
+    return TrainingResult(
+        point,
+        [],
+        {
+            direction: Comparison(
+                {name: Timing((each,)) for name, each in zip(names, seconds, strict=False)}
+            )
+            for direction, seconds in directions.items()
+        },
+    )
+
+
+@pytest.fixture
+def training_results(results):
+    pool, alone = TINY_TRAINING
+    training = (
+        training_of(pool, forward=(0.1, 0.2), backward=(0.2, 1.0)),
+        training_of(pool, forward=(0.1, 0.8), backward=(0.2, 0.8)),
+        training_of(alone, forward=(0.3,), backward=(0.04,)),
+    )
+    return replace(results, points=(), training=training)
+
+
 def test_means_floors_and_axes_are_right(results):
     assert mean_speedup(results.workloads, "onnxruntime") == pytest.approx(4)
     assert results.floor_seconds(results.points[0]) == pytest.approx(1e-3)
@@ -226,7 +317,22 @@ def test_tables_hold_times_and_ratios(results):
     assert results.machine.title == "A CPU, 2 threads, avx2, ort_roialign 1, torchvision 2"
 
 
-def test_disturbed_points_are_counted(results):
+def test_tables_of_training_hold_both_directions(training_results):
+    means, training = report_tables(training_results)
+    assert means.rows == [
+        ("training, forward", "2", "-", "4.00"),
+        ("training, backward", "2", "-", "4.47"),
+    ]
+    name = TINY_TRAINING[0].name
+    assert training.rows == [
+        (name, "100 ±0%", "200 ±0%", "2.00", "200 ±0%", "1000 ±0%", "5.00"),
+        (name, "100 ±0%", "800 ±0%", "8.00", "200 ±0%", "800 ±0%", "4.00"),
+        (TINY_TRAINING[1].name, "300 ±0%", "-", "-", "40.0 ±0%", "-", "-"),
+    ]
+    assert path_sentences(training_results) == []
+
+
+def test_disturbed_points_are_counted(results, training_results):
     assert disturbance_sentences(results) == []
     points = [
         replace(result, other_cores=cores)
@@ -235,6 +341,9 @@ def test_disturbed_points_are_counted(results):
     (text,) = disturbance_sentences(replace(results, points=tuple(points)))
     assert text.startswith("Other processes disturbed 2 of 4 points, most of all sweep/base, where")
     assert "1.5 of 2 cores" in text
+    pool = replace(training_results.training[0], other_cores=1.6)
+    (text,) = disturbance_sentences(replace(results, points=tuple(points), training=(pool,)))
+    assert text.startswith("Other processes disturbed 3 of 5 points, most of all training/roi_pool")
 
 
 def test_wrong_choices_of_a_path_are_told_from_noise(results):
