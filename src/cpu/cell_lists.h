@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/bin_lists.h"
 #include "cpu/isa_kernels.h"
 #include "cpu/scratch_array.h"
 #include "ops/problem.h"
@@ -73,70 +74,26 @@ class CellBuffer {
   int64_t base_ = 0;
 };
 
-// The taps of all bins along one axis.
-template <typename Real>
-class TapLists {
- public:
-  struct Tap {
-    int32_t cell;
-    Real weight;
-  };
-
-  // `taps_of(bin)` walks over the taps of a bin.
-  template <typename TapsOf>
-  void lay(int32_t bins, TapsOf taps_of) {
-    taps_.clear();
-    ends_.clear();
-    for (int32_t bin = 0; bin < bins; ++bin) {
-      for (auto taps = taps_of(bin); taps.next();) taps_.push_back({taps.cell, taps.weight});
-      ends_.push_back(taps_.size());
-    }
-  }
-
-  const Tap* begin(int32_t bin) const { return taps_.data() + (bin == 0 ? 0 : ends_[bin - 1]); }
-  const Tap* end(int32_t bin) const { return taps_.data() + ends_[bin]; }
-
- private:
-  std::vector<Tap> taps_;
-  std::vector<size_t> ends_;
-};
-
-// Walks over the cells of a RoI's bins: of an average each with its share, of a maximum sample by sample.
+// Walks over the cells of some bins of a RoI: of an average each with its share, of a maximum sample by sample.
 template <typename Op, typename T>
 class BinCellWalker {
  public:
   using Real = ComputeType<T>;
   using Region = typename Problem<Op, T>::Region;
 
-  BinCellWalker(const Problem<Op, T>& problem, const Region& region)
-      : problem_(problem), region_(region), width_(problem.map(region.map_number).width) {
-    if constexpr (Region::kSeparable) {
-      if (is_maximum(problem)) return;
-      rows_.lay(problem.params.output_height, [&](int32_t bin) { return region.row_taps(bin); });
-      columns_.lay(problem.params.output_width, [&](int32_t bin) { return region.column_taps(bin); });
-    }
-  }
+  // Bins [begin, end).
+  BinCellWalker(const Problem<Op, T>& problem, const Region& region, int64_t begin, int64_t end)
+      : problem_(problem),
+        region_(region),
+        bins_(region, rows_of(problem, begin, end), columns_of(problem, begin, end),
+              problem.map(region.map_number).width) {}
 
-  // Calls put(offset, weight) for the cells of an average; a cell may come again.
+  // Calls put(offset, weight) for the cells of an average; those of samples may come again.
   template <typename Put>
   void visit_average(int64_t bin, Put put) const {
     const auto [bin_y, bin_x] = problem_.bin_place(bin);
     const Real share = 1 / region_.divisor(bin_y, bin_x);
-    if constexpr (Region::kSeparable) {
-      for (auto row = rows_.begin(bin_y); row != rows_.end(bin_y); ++row) {
-        const int64_t first = static_cast<int64_t>(row->cell) * width_;
-        const Real weight = row->weight * share;
-        for (auto column = columns_.begin(bin_x); column != columns_.end(bin_x); ++column) {
-          put(first + column->cell, weight * column->weight);
-        }
-      }
-    } else {
-      region_.visit_samples(bin_y, bin_x, [&](const auto& sample) {
-        for (int cell = 0; sample.inside && cell < sample.kCells; ++cell) {
-          put(sample.offset[cell], sample.weight[cell] * share);
-        }
-      });
-    }
+    bins_.for_each_cell(bin_y, bin_x, [&](int64_t offset, Real weight) { put(offset, weight * share); });
   }
 
   template <typename Visit>
@@ -146,11 +103,20 @@ class BinCellWalker {
   }
 
  private:
+  static Range rows_of(const Problem<Op, T>& problem, int64_t begin, int64_t end) {
+    if (begin == end || is_maximum(problem)) return {0, 0};  // a maximum is visited by its samples
+    return {problem.bin_place(begin).y, problem.bin_place(end - 1).y + 1};
+  }
+
+  static Range columns_of(const Problem<Op, T>& problem, int64_t begin, int64_t end) {
+    const Range rows = rows_of(problem, begin, end);
+    if (rows.size() != 1) return {0, rows.empty() ? 0 : problem.params.output_width};
+    return {problem.bin_place(begin).x, problem.bin_place(end - 1).x + 1};
+  }
+
   const Problem<Op, T>& problem_;
   const Region& region_;
-  int64_t width_;
-  TapLists<Real> rows_;
-  TapLists<Real> columns_;
+  BinCells<Region, Real> bins_;
 };
 
 template <typename Op, typename T>
@@ -161,14 +127,12 @@ class CellTable {
   using Region = typename ProblemType::Region;
   using Walker = BinCellWalker<Op, T>;
 
-  static constexpr int64_t kKeepNothing = 0;
-
-  // `regions` are those of all RoIs. As many cells at most are kept.
-  CellTable(const KernelCall& call, const ProblemType& problem, const Region* regions, int64_t most_cells = kMostCells)
+  // `regions` are those of all RoIs.
+  CellTable(const KernelCall& call, const ProblemType& problem, const Region* regions)
       : problem_(problem),
         regions_(regions),
         tasks_(divide_up(problem.num_rois, kRoisPerTask)),
-        room_(room_of_task(problem, most_cells)),
+        room_(room_of_task(problem)),
         cells_(*call.scratch, tasks_ * room_),
         ends_(*call.scratch, room_ > 0 ? problem.num_rois * problem.bins() : 0),
         rois_(*call.scratch, problem.num_rois) {
@@ -180,24 +144,7 @@ class CellTable {
     }
   }
 
-  const Region& region(int64_t roi) const { return regions_[roi]; }
   bool has(int64_t roi) const { return rois_[roi].cells != nullptr; }
-
-  // All cells that a RoI reads lie in [first, end) of a plane.
-  struct Extent {
-    int64_t first;
-    int64_t end;
-  };
-  Extent extent(int64_t roi) const {
-    if (has(roi)) return rois_[roi].extent;
-    return {0, problem_.map(regions_[roi].map_number).plane_size()};
-  }
-
-  // How many cells its lists have, or about as many.
-  double count(int64_t roi) const {
-    if (has(roi)) return problem_.bins() > 0 ? end_of(roi, problem_.bins() - 1) : 0;
-    return static_cast<double>(problem_.map(regions_[roi].map_number).plane_size() + problem_.bins());
-  }
 
   // Calls use(portion) for all cells of bins [begin, end) of a RoI, in order.
   template <typename Use>
@@ -212,20 +159,20 @@ class CellTable {
   static constexpr int64_t kRoisPerTask = 32;
   static constexpr int64_t kLeastParallelTasks = 3;        // fewer take less time than waking the threads
   static constexpr int64_t kMostCells = int64_t{1} << 20;  // 8 MB in float32
-  static constexpr int64_t kCellsPerBin = 32;              // that there is room for; few RoIs need more
+  static constexpr int64_t kLeastCells = int64_t{1} << 16;
+  static constexpr int64_t kCellsPerBin = 32;  // that there is room for; few RoIs need more
   static constexpr int64_t kCellsPerPortion = 1024;
 
   struct ListedRoi {
     const WeightedCell<Real>* cells;  // null: not in the table
     int64_t base;
-    Extent extent;
   };
 
-  static int64_t room_of_task(const ProblemType& problem, int64_t most_cells) {
-    if (problem.num_rois == 0 || problem.bins() > most_cells / problem.num_rois) return 0;
+  static int64_t room_of_task(const ProblemType& problem) {
+    if (problem.num_rois == 0 || problem.bins() > kMostCells / problem.num_rois) return 0;
     const int64_t tasks = divide_up(problem.num_rois, kRoisPerTask);
     const int64_t rois = std::min(problem.num_rois, kRoisPerTask);
-    return std::min(rois * problem.bins() * kCellsPerBin, most_cells / tasks);
+    return std::min(std::max(rois * problem.bins() * kCellsPerBin, kLeastCells), kMostCells / tasks);
   }
 
   int32_t end_of(int64_t roi, int64_t bin) const { return ends_[roi * problem_.bins() + bin]; }
@@ -235,28 +182,17 @@ class CellTable {
     int64_t room = room_;
     for (int64_t roi = task * kRoisPerTask; roi < std::min((task + 1) * kRoisPerTask, problem_.num_rois); ++roi) {
       CellBuffer<Real> buffer(cells, room);
-      rois_[roi] = {nullptr, 0, {0, 0}};
+      rois_[roi] = {nullptr, 0};
       if (room_ == 0 || !lay_roi(roi, buffer)) continue;
-      rois_[roi] = {cells, buffer.base(), extent_of(buffer)};
+      rois_[roi] = {cells, buffer.base()};
       cells += buffer.size();
       room -= buffer.size();
     }
   }
 
-  static Extent extent_of(const CellBuffer<Real>& buffer) {
-    int32_t first = std::numeric_limits<int32_t>::max();
-    int32_t last = kOutside;
-    for (int64_t at = 0; at < buffer.size(); ++at) {
-      const int32_t cell = buffer.cells()[at].cell;
-      if (cell != kOutside) first = std::min(first, cell);
-      last = std::max(last, cell);
-    }
-    return last == kOutside ? Extent{0, 0} : Extent{buffer.base() + first, buffer.base() + last + 1};
-  }
-
   // Returns whether the RoI's lists fit.
   bool lay_roi(int64_t roi, CellBuffer<Real>& buffer) {
-    const Walker walker(problem_, regions_[roi]);
+    const Walker walker(problem_, regions_[roi], 0, problem_.bins());
     const bool maximum = is_maximum(problem_);
     bool fits = true;
     for (int64_t bin = 0; bin < problem_.bins() && fits; ++bin) {
@@ -302,7 +238,7 @@ class CellTable {
 
   template <typename Use>
   void for_each_new_portion(int64_t roi, int64_t begin, int64_t end, Use use) const {
-    const Walker walker(problem_, regions_[roi]);
+    const Walker walker(problem_, regions_[roi], begin, end);
     WeightedCell<Real> cells[kCellsPerPortion];
     CellBuffer<Real> buffer(cells, kCellsPerPortion);
     for (int64_t bin = begin; bin < end; ++bin) {

@@ -38,19 +38,15 @@ class Engine {
       if (call.cpu_settings->path != Path::kPlain) {
         const std::vector<int64_t> others = pool_all<Op, T>(call, problem, regions.data());
         if (others.empty()) return;
-        const CellTable<Op, T> table(call, problem, regions.data(), CellTable<Op, T>::kKeepNothing);
-        return PlainPasses(call, problem, table).forward(&others);
+        return PlainPasses<Op, T>::forward(call, problem, regions.data(), &others);
       }
     }
-    const CellTable<Op, T> table(call, problem, regions.data());
-    ListBlocks<Op, T> blocks(problem, table);
+    ListBlocks<Op, T> blocks(problem, regions.data());
     const bool packed = blocks.cut(call.cpu_settings->path, 1, kForwardListPrices);
     count_call(call.cpu_settings->isa, packed ? Path::kPacked : Path::kPlain);
-    if (packed) {
-      ListedForward(call, problem, table, blocks).run();
-    } else {
-      PlainPasses(call, problem, table).forward(nullptr);
-    }
+    if (!packed) return PlainPasses<Op, T>::forward(call, problem, regions.data(), nullptr);
+    const CellTable<Op, T> table(call, problem, regions.data());
+    ListedForward(call, problem, table, blocks).run();
   }
 
   static void backward(const KernelCall& call) {
@@ -71,14 +67,16 @@ class Engine {
     const bool wanted = std::any_of(call.outputs.begin(), call.outputs.begin() + problem.num_maps,
                                     [](const OutputTensor& output) { return output.data != nullptr; });
     if (!wanted) return;
-    const CellTable<Op, T> table(call, problem, regions);
-    ListBlocks<Op, T> blocks(problem, table);
+    ListBlocks<Op, T> blocks(problem, regions);
     const bool packed =
         blocks.cut(call.cpu_settings->path, ListedGradient<Op, T>::blocks_per_buffer(problem), kBackwardListPrices);
     count_call(call.cpu_settings->isa, packed ? Path::kPacked : Path::kPlain);
-    if (packed) return ListedGradient(call, problem, table, blocks).run();
+    if (packed) {
+      const CellTable<Op, T> table(call, problem, regions);
+      return ListedGradient(call, problem, table, blocks).run();
+    }
     for (int32_t number = 0; number < problem.num_maps; ++number) {
-      if (call.outputs[number].data != nullptr) PlainPasses(call, problem, table).backward(number);
+      if (call.outputs[number].data != nullptr) PlainPasses<Op, T>::backward(call, problem, regions, number);
     }
   }
 

@@ -11,6 +11,7 @@
 #include "cpu/channel_blocks.h"
 #include "cpu/cost_model.h"
 #include "cpu/settings.h"
+#include "cpu/touched_cells.h"
 #include "ops/problem.h"
 
 namespace ort_roialign::cpu {
@@ -20,7 +21,8 @@ struct ListPage {
   int32_t map_number;
   int64_t image;
   std::vector<int64_t> rois;
-  int64_t cell_begin = 0;  // the RoIs read cells in here
+  std::vector<double> listed_cells = {};  // about as many, for each RoI
+  int64_t cell_begin = 0;                 // the RoIs read cells in here
   int64_t cell_end = 0;
 
   int64_t cells() const { return cell_end - cell_begin; }
@@ -40,12 +42,21 @@ class ListBlocks {
  public:
   using ProblemType = Problem<Op, T>;
   using Real = typename ProblemType::Real;
+  using Region = typename ProblemType::Region;
 
-  ListBlocks(const ProblemType& problem, const CellTable<Op, T>& table) : problem_(problem), table_(table) {
+  // `regions` are those of all RoIs.
+  ListBlocks(const ProblemType& problem, const Region* regions) : problem_(problem) {
     for (int32_t number = 0; number < problem.num_maps; ++number) {
       for (int64_t image = 0; image < problem.num_images; ++image) pages_.push_back({number, image, {}});
     }
-    for (int64_t roi = 0; roi < problem.num_rois; ++roi) add(roi);
+    for (int64_t roi = 0; roi < problem.num_rois; ++roi) {
+      ListPage& page = pages_[problem.page(roi, regions[roi])];
+      page.rois.push_back(roi);
+      page.listed_cells.push_back(count_cells(problem, regions[roi]));
+      work_.listed_cells += page.listed_cells.back();
+    }
+    work_.bins = static_cast<double>(problem.num_rois) * static_cast<double>(problem.bins());
+    for (ListPage& page : pages_) find_cells(page, regions);
   }
 
   const std::vector<ListPage>& pages() const { return pages_; }
@@ -109,16 +120,22 @@ class ListBlocks {
 
   const FeatureMap<T>& map_of(const ListBlock& block) const { return problem_.map(block.page->map_number); }
 
-  void add(int64_t roi) {
-    ListPage& page = pages_[problem_.page(roi, table_.region(roi))];
-    const auto extent = table_.extent(roi);
-    if (extent.first < extent.end) {
-      page.cell_begin = page.cell_end == 0 ? extent.first : std::min(page.cell_begin, extent.first);
-      page.cell_end = std::max(page.cell_end, extent.end);
+  // Of few RoIs those that they touch, of many all.
+  void find_cells(ListPage& page, const Region* regions) const {
+    constexpr size_t kFewRois = 64;
+    const FeatureMap<T>& map = problem_.map(page.map_number);
+    page.cell_end = page.rois.empty() ? 0 : map.plane_size();
+    if (page.rois.size() > kFewRois) return;
+    int64_t first = page.cell_end;
+    int64_t end = 0;
+    for (const int64_t roi : page.rois) {
+      for_each_touched(problem_, regions[roi], [&](CellRectangle cells) {
+        first = std::min(first, int64_t{cells.rows.begin} * map.width + cells.columns.begin);
+        end = std::max(end, int64_t{cells.rows.end - 1} * map.width + cells.columns.end);
+      });
     }
-    page.rois.push_back(roi);
-    work_.bins += static_cast<double>(problem_.bins());
-    work_.listed_cells += table_.count(roi);
+    page.cell_begin = std::min(first, end);
+    page.cell_end = end;
   }
 
   // Blocks of the same channels and neighbouring bins follow one another, because what they write does.
@@ -138,7 +155,6 @@ class ListBlocks {
   }
 
   const ProblemType& problem_;
-  const CellTable<Op, T>& table_;
   std::vector<ListPage> pages_;
   std::vector<ListBlock> blocks_;
   ListWork work_;

@@ -75,7 +75,7 @@ class ListedForward {
         ranges.push_back({index, index});
         cost = 0;
       }
-      const ListWork work{0, table_.count(page.rois[index]) * part_of_bins, bins * part_of_bins};
+      const ListWork work{0, page.listed_cells[index] * part_of_bins, bins * part_of_bins};
       cost += packed_list_cost(kForwardListPrices, work, blocks_.lines_of_block());
       ranges.back().end = index + 1;
     }

@@ -10,6 +10,7 @@
 #include "cpu/list_blocks.h"
 #include "cpu/scratch_array.h"
 #include "cpu/settings.h"
+#include "cpu/touched_cells.h"
 #include "ops/problem.h"
 
 namespace ort_roialign::cpu {
@@ -39,9 +40,11 @@ class SlopeGradient {
     std::fill(sums_.begin(), sums_.end(), 0.0);
     const int64_t plane_size = problem_.map(0).plane_size();
     const int64_t cells = std::max<int64_t>(problem_.num_images * plane_size, 1);
-    const int64_t bytes = std::max(kMostPackedBytes, cells * problem_.channels * int64_t{sizeof(T)});
-    const int64_t lanes = std::min(bytes / (cells * kLineBytes), divide_up(problem_.channels, kLine)) * kLine;
-    if (lanes == 0 || call_.cpu_settings->path == Path::kPlain) {
+    const int64_t line_bytes = cells * kLineBytes;  // of all cells
+    const int64_t of_map = cells * problem_.channels * int64_t{sizeof(T)} / line_bytes;
+    const int64_t lines = std::max(kMostPackedBytes / line_bytes, std::min(of_map, kManyLines));
+    const int64_t lanes = std::min(lines, divide_up(problem_.channels, kLine)) * kLine;
+    if (lanes == 0 || !pays(static_cast<double>(cells))) {
       call_.parallel_for(problem_.num_rois, [&](int64_t roi) { add_plain(roi); });
     } else if (problem_.num_rois > 0) {
       ScratchArray<Real> packed(*call_.scratch, cells * lanes);
@@ -57,19 +60,29 @@ class SlopeGradient {
  private:
   static constexpr int64_t kLine = kLineBytes / sizeof(Real);
 
+  // Whether the map is worth repacking: a cell costs as much then as some lines of a RoI's cells, else all its
+  // channels.
+  bool pays(double cells) const {
+    if (call_.cpu_settings->path) return call_.cpu_settings->path == Path::kPacked;
+    double read = 0;
+    for (int64_t roi = 0; roi < problem_.num_rois; ++roi) read += count_cells(problem_, regions_[roi]);
+    return cells * kCellsPerRepacked < read * kLine;
+  }
+
   void pack_map(int64_t first, int64_t channels, int64_t lanes, Real* packed) const {
     const FeatureMap<T>& map = problem_.map(0);
-    const int64_t runs = divide_up(map.plane_size(), kCellsPerRun);
+    const int64_t per_run = std::max<int64_t>(kRunReals / lanes, 1);
+    const int64_t runs = divide_up(map.plane_size(), per_run);
     call_.parallel_for(problem_.num_images * runs, [&](int64_t task) {
       const int64_t image = task / runs;
-      const int64_t at = task % runs * kCellsPerRun;
+      const int64_t at = task % runs * per_run;
       PackJob<T> job;
       job.planes = map.data + problem_.plane_offset(map, image, first);
       job.plane_stride = map.plane_size();
       job.channels = static_cast<int32_t>(channels);
       job.block_channels = static_cast<int32_t>(lanes);
       job.packed = packed + image * map.plane_size() * lanes;
-      kernels_.pack(job, {at, at, std::min(kCellsPerRun, map.plane_size() - at)});
+      kernels_.pack(job, {at, at, std::min(per_run, map.plane_size() - at)});
     });
   }
 
@@ -137,6 +150,9 @@ class SlopeGradient {
   }
 
   static constexpr int64_t kStagedReals = int64_t{1} << 15;
+  static constexpr int64_t kManyLines = 4;                // of a cell, that share the work on its slopes
+  static constexpr int64_t kRunReals = int64_t{1} << 15;  // stay in the near caches
+  static constexpr double kCellsPerRepacked = 4;          // that cost as much, in a plane, as repacking one
 
   const KernelCall& call_;
   const ProblemType& problem_;

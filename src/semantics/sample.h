@@ -22,6 +22,14 @@ struct Range {
   ORT_ROIALIGN_HD bool overlaps(Range other) const { return begin < other.end && other.begin < end; }
 };
 
+// Extends a range to one that holds another, too.
+ORT_ROIALIGN_HD inline void join(Range& range, Range other) {
+  if (other.empty()) return;
+  const bool first = range.empty();
+  range = {first || other.begin < range.begin ? other.begin : range.begin,
+           first || other.end > range.end ? other.end : range.end};
+}
+
 struct CellRectangle {
   Range rows;
   Range columns;
