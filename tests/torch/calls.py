@@ -61,11 +61,16 @@ class Call:
         return (*self.tensors, *self.attributes)
 
     @property
+    def all_wanted(self) -> list[bool]:
+        """The gradient operator's last arguments, which say that all gradients are wanted."""
+        gradients = OPERATORS[self.name].gradients
+        return [True] * len(gradients) if len(gradients) > 1 else []
+
+    @property
     def gradient_arguments(self) -> tuple[Any, ...]:
         """Those of the gradient operator, with a random `dy`."""
         y = self.operator(*self.arguments).detach()
-        wanted = [True] * (len(OPERATORS[self.name].gradients) - 1)
-        return (_random_like(y), *self.arguments, *wanted)
+        return (_random_like(y), *self.arguments, *self.all_wanted)
 
     def variables(self) -> list[torch.Tensor]:
         """The tensors that the operator has a gradient for."""

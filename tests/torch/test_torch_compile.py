@@ -45,10 +45,13 @@ def test_opcheck_of_the_gradient(name: str, rng: np.random.Generator) -> None:
     torch.library.opcheck(call.gradient_operator, call.gradient_arguments)
 
 
+@pytest.mark.parametrize("wanted", [(True, False), (False, True)], ids=["maps", "others"])
 @pytest.mark.parametrize("name", ["PrRoiPool", "DeformRoiPool"])
-def test_opcheck_of_a_gradient_that_is_not_wanted(name: str, rng: np.random.Generator) -> None:
+def test_opcheck_of_a_gradient_that_is_not_wanted(
+    name: str, wanted: tuple[bool, bool], rng: np.random.Generator
+) -> None:
     call = make_call(rng, name)
-    arguments = (*call.gradient_arguments[:-1], False)
+    arguments = (*call.gradient_arguments[:-2], *wanted)
     torch.library.opcheck(call.gradient_operator, arguments)
 
 
@@ -57,7 +60,7 @@ def test_opcheck_without_an_offset(rng: np.random.Generator) -> None:
     dy, *_ = call.gradient_arguments
     call.tensors[-1] = None
     torch.library.opcheck(call.operator, call.arguments)
-    torch.library.opcheck(call.gradient_operator, (dy, *call.arguments, True))
+    torch.library.opcheck(call.gradient_operator, (dy, *call.arguments, *call.all_wanted))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -154,8 +154,9 @@ def test_half_maps_and_float32_boxes(
     variables = [tensor.requires_grad_() for tensor in half.variables()]
     gradients = torch.autograd.grad(half.of_variables()(*variables).sum(), variables)
     assert [g.dtype for g in gradients] == [v.dtype for v in variables]
-    others = half.gradient_operator(torch.ones_like(expected), *full, *half.attributes,
-                                    *[True] * (len(OPERATORS[name].gradients) - 1))  # fmt: skip
+    others = half.gradient_operator(
+        torch.ones_like(expected), *full, *half.attributes, *half.all_wanted
+    )
     for gradient, other in zip(gradients, torch.utils._pytree.tree_leaves(others), strict=True):
         torch.testing.assert_close(gradient.float(), other, **GRADIENT[type_name]._asdict())
 
