@@ -1,11 +1,10 @@
 // What the bins of each RoI read and what it weighs, as lists of cells: laid once a call for all channels, as far as
-// the table has room, and else anew where they are used. A result does not depend on which of both.
+// the table has room, and else anew where they are used.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <optional>
 #include <vector>
 
 #include "cpu/bin_lists.h"

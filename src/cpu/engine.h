@@ -66,7 +66,7 @@ class Engine {
   static void backward_of_maps(const KernelCall& call, const ProblemType& problem, const Region* regions) {
     const bool wanted = std::any_of(call.outputs.begin(), call.outputs.begin() + problem.num_maps,
                                     [](const OutputTensor& output) { return output.data != nullptr; });
-    if (!wanted) return;
+    if (!wanted || problem.channels == 0) return;
     ListBlocks<Op, T> blocks(problem, regions);
     const bool packed =
         blocks.cut(call.cpu_settings->path, ListedGradient<Op, T>::blocks_per_buffer(problem), kBackwardListPrices);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "cpu/cell_lists.h"
@@ -16,8 +17,9 @@
 
 namespace ort_roialign::cpu {
 
-// One image of one map.
+// One image of one map, with the RoIs that are pooled from it.
 struct ListPage {
+  int64_t number;  // among all
   int32_t map_number;
   int64_t image;
   std::vector<int64_t> rois;
@@ -46,28 +48,30 @@ class ListBlocks {
 
   // `regions` are those of all RoIs.
   ListBlocks(const ProblemType& problem, const Region* regions) : problem_(problem) {
-    for (int32_t number = 0; number < problem.num_maps; ++number) {
-      for (int64_t image = 0; image < problem.num_images; ++image) pages_.push_back({number, image, {}});
-    }
-    for (int64_t roi = 0; roi < problem.num_rois; ++roi) {
-      ListPage& page = pages_[problem.page(roi, regions[roi])];
-      page.rois.push_back(roi);
-      page.listed_cells.push_back(count_cells(problem, regions[roi]));
-      work_.listed_cells += page.listed_cells.back();
+    std::vector<std::pair<int64_t, int64_t>> order;  // page and RoI
+    for (int64_t roi = 0; roi < problem.num_rois; ++roi) order.push_back({problem.page(roi, regions[roi]), roi});
+    std::sort(order.begin(), order.end());
+    for (const auto& [number, roi] : order) {
+      if (pages_.empty() || pages_.back().number != number) {
+        pages_.push_back({number, regions[roi].map_number, problem.batch_indices[roi], {}});
+      }
+      pages_.back().rois.push_back(roi);
+      pages_.back().listed_cells.push_back(count_cells(problem, regions[roi]));
+      work_.listed_cells += pages_.back().listed_cells.back();
     }
     work_.bins = static_cast<double>(problem.num_rois) * static_cast<double>(problem.bins());
     for (ListPage& page : pages_) find_cells(page, regions);
   }
 
+  // Those that have RoIs, by number.
   const std::vector<ListPage>& pages() const { return pages_; }
 
-  // Cuts the channels of the pages that have RoIs into blocks, where memory allows it and it pays or is forced. A
+  // Cuts the channels of the pages into blocks, where memory allows it and it pays or is forced. A
   // buffer holds `per_buffer` blocks; `prices` are those of the pass.
   bool cut(const std::optional<Path>& forced, int64_t per_buffer, const ListPrices& prices) {
     if (problem_.channels == 0) return false;
     Repacked repacked;
     for (const ListPage& page : pages_) {
-      if (page.rois.empty()) continue;
       ++repacked.pages;
       repacked.most_cells = std::max(repacked.most_cells, page.cells() * per_buffer);
       repacked.all_cells += page.cells() * per_buffer;
@@ -124,7 +128,7 @@ class ListBlocks {
   void find_cells(ListPage& page, const Region* regions) const {
     constexpr size_t kFewRois = 64;
     const FeatureMap<T>& map = problem_.map(page.map_number);
-    page.cell_end = page.rois.empty() ? 0 : map.plane_size();
+    page.cell_end = map.plane_size();
     if (page.rois.size() > kFewRois) return;
     int64_t first = page.cell_end;
     int64_t end = 0;
@@ -142,7 +146,6 @@ class ListBlocks {
   void list_blocks() {
     const int64_t bins = problem_.bins();
     for (const ListPage& page : pages_) {
-      if (page.rois.empty()) continue;
       for (int64_t first = 0; first < problem_.channels; first += lanes_) {
         const int32_t channels = static_cast<int32_t>(std::min<int64_t>(lanes_, problem_.channels - first));
         if constexpr (Op::kChannelPerBin) {

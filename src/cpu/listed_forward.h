@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 #include <vector>
 
 #include "cpu/block_queue.h"
@@ -44,9 +46,16 @@ class ListedForward {
       const ListBlock& block = blocks_.blocks()[number];
       pack_block(kernels_, blocks_, block, problem_.map(block.page->map_number).data, memory(buffer));
     };
+    // A list that is laid anew takes memory; but what throws in a queue would leave other threads waiting.
+    std::exception_ptr failure;
+    std::once_flag failed;
     const auto pool_part = [&](int64_t number, int64_t buffer, int64_t task) {
       const ListBlock& block = blocks_.blocks()[number];
-      pool(block, parts[number_of(block)][task], memory(buffer));
+      try {
+        pool(block, parts[number_of(block)][task], memory(buffer));
+      } catch (...) {
+        std::call_once(failed, [&] { failure = std::current_exception(); });
+      }
     };
     BlockQueue queue(tasks, blocks_.buffers());
     if (blocks_.worth_threads()) {
@@ -54,6 +63,7 @@ class ListedForward {
     } else {
       queue.run_on_this_thread(pack, pool_part);
     }
+    if (failure) std::rethrow_exception(failure);
   }
 
  private:

@@ -33,15 +33,13 @@ class ListedGradient {
 
   // A thread owns a block, and adds the RoIs' shares in their order.
   void run() {
-    for (const ListPage& page : blocks_.pages()) {
-      if (page.rois.empty() && output_of(page) != nullptr) clear(page);
-    }
+    clear_other_pages();
     ScratchArray<Real> memory(*call_.scratch, blocks_.buffers() * blocks_.buffer_size());
     std::atomic<size_t> next{0};
     const auto work = [&](int64_t buffer) {
       for (size_t number = next++; number < blocks_.blocks().size(); number = next++) {
         const ListBlock& block = blocks_.blocks()[number];
-        if (output_of(*block.page) != nullptr) spread(block, memory.data() + buffer * blocks_.buffer_size());
+        if (output_of(block.page->map_number) != nullptr) spread(block, memory.data() + buffer * blocks_.buffer_size());
       }
     };
     if (blocks_.worth_threads()) {
@@ -52,12 +50,22 @@ class ListedGradient {
   }
 
  private:
-  T* output_of(const ListPage& page) const { return static_cast<T*>(call_.outputs[page.map_number].data); }
+  T* output_of(int32_t map_number) const { return static_cast<T*>(call_.outputs[map_number].data); }
 
-  void clear(const ListPage& page) const {
-    const FeatureMap<T>& map = problem_.map(page.map_number);
-    std::fill_n(output_of(page) + problem_.plane_offset(map, page.image, 0), problem_.map_channels() * map.plane_size(),
-                T{});
+  // The pages without RoIs have no gradient.
+  void clear_other_pages() const {
+    auto next = blocks_.pages().begin();
+    for (int64_t number = 0; number < problem_.num_maps * problem_.num_images; ++number) {
+      if (next != blocks_.pages().end() && next->number == number) {
+        ++next;
+        continue;
+      }
+      const int32_t map_number = static_cast<int32_t>(number / problem_.num_images);
+      const FeatureMap<T>& map = problem_.map(map_number);
+      if (output_of(map_number) == nullptr) continue;
+      std::fill_n(output_of(map_number) + problem_.plane_offset(map, number % problem_.num_images, 0),
+                  problem_.map_channels() * map.plane_size(), T{});
+    }
   }
 
   void spread(const ListBlock& block, Real* memory) const {
@@ -160,7 +168,7 @@ class ListedGradient {
     job.plane_stride = blocks_.plane_stride(block);
     job.channels = block.channels;
     job.stream = false;
-    T* const planes = output_of(*block.page) + blocks_.first_plane(block);
+    T* const planes = output_of(block.page->map_number) + blocks_.first_plane(block);
     for (int32_t channel = 0; channel < block.channels; ++channel) {
       T* const plane = planes + channel * job.plane_stride;
       std::fill(plane, plane + page.cell_begin, T{});

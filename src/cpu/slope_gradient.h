@@ -38,27 +38,29 @@ class SlopeGradient {
 
   void run() {
     std::fill(sums_.begin(), sums_.end(), 0.0);
-    const int64_t plane_size = problem_.map(0).plane_size();
-    const int64_t cells = std::max<int64_t>(problem_.num_images * plane_size, 1);
-    const int64_t line_bytes = cells * kLineBytes;  // of all cells
-    const int64_t of_map = cells * problem_.channels * int64_t{sizeof(T)} / line_bytes;
-    const int64_t lines = std::max(kMostPackedBytes / line_bytes, std::min(of_map, kManyLines));
-    const int64_t lanes = std::min(lines, divide_up(problem_.channels, kLine)) * kLine;
-    if (lanes == 0 || !pays(static_cast<double>(cells))) {
-      call_.parallel_for(problem_.num_rois, [&](int64_t roi) { add_plain(roi); });
-    } else if (problem_.num_rois > 0) {
-      ScratchArray<Real> packed(*call_.scratch, cells * lanes);
-      for (int64_t first = 0; first < problem_.channels; first += lanes) {
-        const int64_t channels = std::min(lanes, problem_.channels - first);
-        pack_map(first, channels, lanes, packed.data());
-        call_.parallel_for(problem_.num_rois, [&](int64_t roi) { add(roi, first, channels, lanes, packed.data()); });
-      }
-    }
+    if (problem_.num_rois > 0 && problem_.channels > 0) add_all();
     store();
   }
 
  private:
   static constexpr int64_t kLine = kLineBytes / sizeof(Real);
+
+  void add_all() {
+    const int64_t cells = problem_.num_images * problem_.map(0).plane_size();
+    const int64_t line_bytes = cells * kLineBytes;  // of all cells
+    const int64_t of_map = cells * problem_.channels * int64_t{sizeof(T)} / line_bytes;
+    const int64_t lines = std::max(kMostPackedBytes / line_bytes, std::min(of_map, kManyLines));
+    const int64_t lanes = std::min(lines, divide_up(problem_.channels, kLine)) * kLine;
+    if (lanes == 0 || !pays(static_cast<double>(cells))) {
+      return call_.parallel_for(problem_.num_rois, [&](int64_t roi) { add_plain(roi); });
+    }
+    ScratchArray<Real> packed(*call_.scratch, cells * lanes);
+    for (int64_t first = 0; first < problem_.channels; first += lanes) {
+      const int64_t channels = std::min(lanes, problem_.channels - first);
+      pack_map(first, channels, lanes, packed.data());
+      call_.parallel_for(problem_.num_rois, [&](int64_t roi) { add(roi, first, channels, lanes, packed.data()); });
+    }
+  }
 
   // Whether the map is worth repacking: a cell costs as much then as some lines of a RoI's cells, else all its
   // channels.

@@ -14,7 +14,7 @@ import pytest
 import tolerances
 from family import CASES, Case, on_a_wide_map, with_wide_bins
 from numpy.testing import assert_allclose, assert_array_equal
-from plugin import ELEMENT_TYPES, PYRAMID, Device, forced_kernels, run
+from plugin import ELEMENT_TYPES, INPUTS, OUTPUTS, PYRAMID, Device, forced_kernels, run
 
 import ort_roialign
 from ort_roialign import reference
@@ -133,3 +133,26 @@ def test_threads_change_no_bit(cpu_device, rng, case, way, threads):
             more = run(cpu_device, operator, given, threads=threads, **case.attributes)
         for first, second in zip(one, more, strict=True):
             assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["PrRoiPool", "DeformRoiPool"])
+def test_gradients_of_boxes_and_offsets_in_parts(cpu_device, rng, monkeypatch, name):
+    """Of a map so large that its channels are repacked in parts, and of bins in several steps."""
+    attributes = {**CASES[name].attributes, "output_height": 24, "output_width": 25}
+    inputs = {
+        "X": rng.standard_normal((2, 99, 230, 290), np.float32),
+        "rois": np.array([[90, 70, 160, 150], [300, 200, 420, 260], [0, 9, 70, 80]], np.float32),
+        "batch_indices": np.array([1, 0, 1]),
+        "offset": rng.standard_normal((3, 2, 24, 25), np.float32),
+    }
+    inputs = {each: inputs[each] for each in INPUTS[name]}
+    inputs = {"dY": rng.standard_normal((3, 99, 24, 25), np.float32), **inputs}
+    operator = f"{name}Grad"
+    found = {}
+    for way in WAYS:
+        monkeypatch.setenv("ORT_ROIALIGN_FORCE_PATH", way)
+        output = list(OUTPUTS[operator])[1]
+        (found[way],) = run(cpu_device, operator, inputs, outputs=(output,), **attributes)
+    tolerance = tolerances.gradient_of_any_size("float32", found["plain"])
+    assert np.abs(found["plain"]).max() > 1
+    assert_allclose(found["packed"], found["plain"], *tolerance)

@@ -316,3 +316,16 @@ def test_a_number_that_is_no_float() -> None:
 def test_lists_of_any_numbers(type_: Any) -> None:
     rois = [[type_(number) for number in (0, 0, 1, 1)]]
     assert_array_equal(ops.roi_align(X, rois, IMAGES), ops.roi_align(X, ROIS, IMAGES))
+
+
+@pytest.mark.parametrize("name", ["roi_align", "roi_pool", "pr_roi_pool", "deform_roi_pool"])
+def test_gradients_of_maps_without_channels(name: str) -> None:
+    """However large the axes of a tensor without numbers are."""
+    x = np.empty((1, 0, 2**30, 2**30), np.float32)
+    gradient = getattr(ops, f"{name}_grad")
+    found = gradient(np.empty((1, 0, 2, 3), np.float32), x, [[0, 0, 5, 5]], [0], output_height=2,
+                     output_width=3)  # fmt: skip
+    dx, *others = found if isinstance(found, tuple) else (found,)
+    assert dx.shape == x.shape
+    for other in others:
+        assert np.all(other == 0)
