@@ -151,7 +151,7 @@ def forced_kernels(isa: str, path: str, *, some_plain: bool = False) -> Iterator
     """Forces an instruction set and a path on the CPU sessions made inside.
 
     Fails unless these kernels ran, and no others, before the end; with `some_plain`, for boxes
-    beyond their limits, the general engine may run beside them.
+    beyond their limits, the plain passes may run beside them.
     """
     before = forward_calls()
     with pytest.MonkeyPatch.context() as patch:

@@ -9,6 +9,7 @@
 
 #include "cpu/bin_lists.h"
 #include "cpu/isa_kernels.h"
+#include "cpu/roi_tasks.h"
 #include "cpu/scratch_array.h"
 #include "ops/problem.h"
 
@@ -130,17 +131,12 @@ class CellTable {
   CellTable(const KernelCall& call, const ProblemType& problem, const Region* regions)
       : problem_(problem),
         regions_(regions),
-        tasks_(divide_up(problem.num_rois, kRoisPerTask)),
         room_(room_of_task(problem)),
-        cells_(*call.scratch, tasks_ * room_),
+        cells_(*call.scratch, count_roi_tasks(problem.num_rois) * room_),
         ends_(*call.scratch, room_ > 0 ? problem.num_rois * problem.bins() : 0),
         rois_(*call.scratch, problem.num_rois) {
-    const auto lay_some = [&](int64_t task) { lay(task); };
-    if (tasks_ > kLeastParallelTasks && room_ > 0) {
-      call.parallel_for(tasks_, lay_some);
-    } else {
-      for (int64_t task = 0; task < tasks_; ++task) lay(task);
-    }
+    run_roi_tasks(call.parallel_for, problem.num_rois,
+                  [&](int64_t task, int64_t begin, int64_t end) { lay(cells_.data() + task * room_, begin, end); });
   }
 
   bool has(int64_t roi) const { return rois_[roi].cells != nullptr; }
@@ -155,8 +151,6 @@ class CellTable {
   }
 
  private:
-  static constexpr int64_t kRoisPerTask = 32;
-  static constexpr int64_t kLeastParallelTasks = 3;        // fewer take less time than waking the threads
   static constexpr int64_t kMostCells = int64_t{1} << 20;  // 8 MB in float32
   static constexpr int64_t kLeastCells = int64_t{1} << 16;
   static constexpr int64_t kCellsPerBin = 32;  // that there is room for; few RoIs need more
@@ -169,17 +163,17 @@ class CellTable {
 
   static int64_t room_of_task(const ProblemType& problem) {
     if (problem.num_rois == 0 || problem.bins() > kMostCells / problem.num_rois) return 0;
-    const int64_t tasks = divide_up(problem.num_rois, kRoisPerTask);
+    const int64_t tasks = count_roi_tasks(problem.num_rois);
     const int64_t rois = std::min(problem.num_rois, kRoisPerTask);
     return std::min(std::max(rois * problem.bins() * kCellsPerBin, kLeastCells), kMostCells / tasks);
   }
 
   int32_t end_of(int64_t roi, int64_t bin) const { return ends_[roi * problem_.bins() + bin]; }
 
-  void lay(int64_t task) {
-    WeightedCell<Real>* cells = cells_.data() + task * room_;
+  // Lays RoIs [begin, end) from `cells` on, as many as there is room for.
+  void lay(WeightedCell<Real>* cells, int64_t begin, int64_t end) {
     int64_t room = room_;
-    for (int64_t roi = task * kRoisPerTask; roi < std::min((task + 1) * kRoisPerTask, problem_.num_rois); ++roi) {
+    for (int64_t roi = begin; roi < end; ++roi) {
       CellBuffer<Real> buffer(cells, room);
       rois_[roi] = {nullptr, 0};
       if (room_ == 0 || !lay_roi(roi, buffer)) continue;
@@ -271,7 +265,6 @@ class CellTable {
 
   const ProblemType& problem_;
   const Region* regions_;
-  int64_t tasks_;
   int64_t room_;  // of a task
   ScratchArray<WeightedCell<Real>> cells_;
   ScratchArray<int32_t> ends_;  // [num_rois, bins]

@@ -120,6 +120,8 @@ struct CellLists {
   const int32_t* ends;  // of each bin
   int32_t begin;        // of the first bin
   int32_t bins;
+
+  __attribute__((always_inline)) int32_t begin_of(int32_t bin) const { return bin == 0 ? begin : ends[bin - 1]; }
 };
 
 // A repacked block that lists are applied to, or the gradient of one.

@@ -150,10 +150,9 @@ class ListedForward {
   void write_winners(const ListBlock& block, int64_t roi, const Portion<Real>& portion, const Real* winners) const {
     const CellLists<Real>& lists = portion.lists;
     for_each_output(block, roi, portion.first_bin, lists.bins, [&](int64_t lane, int64_t bin, int64_t place) {
-      const int32_t first = bin == 0 ? lists.begin : lists.ends[bin - 1];
-      if (winners[lane] >= 0) {
-        winners_[place] = portion.base + lists.cells[first + static_cast<int32_t>(winners[lane])].cell;
-      }
+      if (winners[lane] < 0) return;
+      const int32_t cell = lists.begin_of(static_cast<int32_t>(bin)) + static_cast<int32_t>(winners[lane]);
+      winners_[place] = portion.base + lists.cells[cell].cell;
     });
   }
 

@@ -6,6 +6,7 @@
 
 #include "cpu/isa_kernels.h"
 #include "cpu/pooling_plan.h"
+#include "cpu/roi_tasks.h"
 #include "cpu/scratch_array.h"
 #include "ops/problem.h"
 
@@ -48,13 +49,7 @@ class RoiPlans {
 
   // Lays the taps of all RoIs.
   void lay_all(const ParallelFor& parallel_for) {
-    const int64_t tasks = divide_up(size_, kRoisPerTask);
-    const auto lay_some = [&](int64_t task) { lay(task * kRoisPerTask, std::min((task + 1) * kRoisPerTask, size_)); };
-    if (tasks > kLeastParallelTasks) {
-      parallel_for(tasks, lay_some);
-    } else {
-      lay(0, size_);
-    }
+    run_roi_tasks(parallel_for, size_, [&](int64_t, int64_t begin, int64_t end) { lay(begin, end); });
   }
 
   // Lays the taps of some RoIs.
@@ -96,9 +91,6 @@ class RoiPlans {
   }
 
  private:
-  static constexpr int64_t kRoisPerTask = 32;
-  static constexpr int64_t kLeastParallelTasks = 3;  // fewer take less time than waking the threads
-
   // Gives each RoI its part of the tables, and returns their size.
   int64_t place_tables(const int64_t* rois) {
     int64_t taps = 0;

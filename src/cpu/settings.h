@@ -15,7 +15,7 @@ namespace ort_roialign::cpu {
 // How a call pools, or spreads a gradient.
 enum class Path {
   kPlain,   // cell by cell out of the map's own planes, in C++ for any processor
-  kDirect,  // out of the map's own planes; RoiAlign's forward pass alone has it
+  kDirect,  // out of the map's own planes; the forward passes of RoiAlign and MultiScaleRoiAlign alone have it
   kPacked,  // out of blocks of channels that are repacked first
 };
 constexpr int kPaths = 3;

@@ -18,7 +18,7 @@ struct BinCells {
 
 template <typename Real>
 BinCells<Real> cells_of_bin(const CellLists<Real>& lists, int32_t bin) {
-  return {lists.cells + (bin == 0 ? lists.begin : lists.ends[bin - 1]), lists.cells + lists.ends[bin]};
+  return {lists.cells + lists.begin_of(bin), lists.cells + lists.ends[bin]};
 }
 
 template <int kVectors, typename Real>
