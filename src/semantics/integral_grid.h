@@ -1,7 +1,8 @@
 // The integral of the bilinear surface over the bins of a RoI (Jiang et al. 2018, IoU-Net, section 3.2, equation 5).
 //
 // Interpolated between the cells and falling to 0 one cell outside the map, the surface is a sum of hats, one a cell:
-// hat(t) = max(0, 1 - |t - cell|). What a cell weighs in a bin is the integral of its hat over the bin.
+// hat(t) = max(0, 1 - |t - cell|). What a cell weighs in a bin is the average of its hat over the bin, along one axis
+// times along the other. Each axis divides by its own size, because the area of a small bin may underflow.
 #pragma once
 
 #include <cmath>
@@ -33,33 +34,35 @@ struct IntegralAxis {
     return {first, end};
   }
 
-  // The integral of a cell's hat over a bin: of its rising and of its falling half.
+  // The average of a cell's hat over a bin that it reaches into: the integrals of its rising and of its falling half.
   ORT_ROIALIGN_HD Real weight(int32_t bin, int32_t cell) const {
     const Real low = edge(bin) - static_cast<Real>(cell);
     const Real high = edge(bin + 1) - static_cast<Real>(cell);
     const Real rising_low = hold(low, -1, 0), rising_high = hold(high, -1, 0);
     const Real falling_low = hold(low, 0, 1), falling_high = hold(high, 0, 1);
-    return (rising_high - rising_low) * (2 + rising_low + rising_high) / 2 +
-           (falling_high - falling_low) * (2 - falling_low - falling_high) / 2;
+    const Real integral = (rising_high - rising_low) * (2 + rising_low + rising_high) / 2 +
+                          (falling_high - falling_low) * (2 - falling_low - falling_high) / 2;
+    return integral / bin_size_feature;
   }
 
-  // The derivative of a cell's weight in a bin by the RoI's low (0) or high (1) edge in image pixels.
-  ORT_ROIALIGN_HD Real weight_slope(int32_t bin, int32_t cell, int edge_number) const {
+  // The derivative of a cell's weight, as above, by the RoI's low (0) or high (1) edge in image pixels: the quotient
+  // rule, of the integral and of the bin's size that it is divided by.
+  ORT_ROIALIGN_HD Real weight_slope(int32_t bin, int32_t cell, Real weight, int edge_number) const {
     const Real at = static_cast<Real>(cell);
-    return hat(edge(bin + 1) - at) * edge_slope(bin + 1, edge_number) -
-           hat(edge(bin) - at) * edge_slope(bin, edge_number);
-  }
-
-  // The derivative of the bin's size by the RoI's low or high edge.
-  ORT_ROIALIGN_HD Real size_slope(int edge_number) const {
-    const Real slope = cells_per_pixel / static_cast<Real>(bins);
-    return edge_number == 0 ? -slope : slope;
+    const Real integral_slope =
+        hat(edge(bin + 1) - at) * edge_slope(bin + 1, edge_number) - hat(edge(bin) - at) * edge_slope(bin, edge_number);
+    return (integral_slope - weight * size_slope(edge_number)) / bin_size_feature;
   }
 
  private:
   ORT_ROIALIGN_HD Real edge_slope(int32_t bin, int edge_number) const {
     const Real part = static_cast<Real>(bin) / static_cast<Real>(bins);
     return cells_per_pixel * (edge_number == 0 ? 1 - part : part);
+  }
+
+  ORT_ROIALIGN_HD Real size_slope(int edge_number) const {
+    const Real slope = cells_per_pixel / static_cast<Real>(bins);
+    return edge_number == 0 ? -slope : slope;
   }
 
   ORT_ROIALIGN_HD static Real hat(Real t) {
@@ -106,7 +109,7 @@ class IntegralTaps {
   Range left_;
 };
 
-// The bins of a RoI. A bin's value is an integral over it, divided by its area.
+// The bins of a RoI.
 template <typename Real>
 struct IntegralGrid {
   static constexpr bool kSeparable = true;
@@ -120,28 +123,18 @@ struct IntegralGrid {
   ORT_ROIALIGN_HD Range touched_rows(int32_t bin_y) const { return y.touched_cells(bin_y); }
   ORT_ROIALIGN_HD Range touched_columns(int32_t bin_x) const { return x.touched_cells(bin_x); }
 
-  ORT_ROIALIGN_HD Real divisor(int32_t, int32_t) const {
-    const Real area = y.bin_size_feature * x.bin_size_feature;
-    return area > 0 ? area : 1;
-  }
+  ORT_ROIALIGN_HD Real divisor(int32_t, int32_t) const { return 1; }  // the weights are averages already
 
   // Calls visit(cell, slopes) for all cells that a bin reads: slopes[number] is the derivative of the cell's weight in
   // the bin by number 0 to 3 of the RoI, x1, y1, x2, y2 in image pixels.
   template <typename Visit>
   ORT_ROIALIGN_HD void visit_slopes(int32_t bin_y, int32_t bin_x, Visit&& visit) const {
-    if (!(y.bin_size_feature > 0) || !(x.bin_size_feature > 0)) return;
-    const Real share = 1 / divisor(bin_y, bin_x);
     for (auto row = row_taps(bin_y); row.next();) {
       for (auto column = column_taps(bin_x); column.next();) {
         Real slopes[4];
         for (int edge = 0; edge < 2; ++edge) {
-          // The quotient rule: of the integral, and of the bin's size that it is divided by.
-          const Real column_slope =
-              x.weight_slope(bin_x, column.cell, edge) - column.weight / x.bin_size_feature * x.size_slope(edge);
-          const Real row_slope =
-              y.weight_slope(bin_y, row.cell, edge) - row.weight / y.bin_size_feature * y.size_slope(edge);
-          slopes[2 * edge] = share * row.weight * column_slope;
-          slopes[2 * edge + 1] = share * row_slope * column.weight;
+          slopes[2 * edge] = row.weight * x.weight_slope(bin_x, column.cell, column.weight, edge);
+          slopes[2 * edge + 1] = y.weight_slope(bin_y, row.cell, row.weight, edge) * column.weight;
         }
         visit(static_cast<int64_t>(row.cell) * x.extent + column.cell, slopes);
       }

@@ -167,6 +167,22 @@ def test_huge_rois_end_and_equal_the_reference(device, rng, case):
     assert_allclose(y, expected, *tolerances.KERNEL["float32"])
 
 
+def test_rois_whose_area_underflows(device, rng, case):
+    inputs = case.draw(rng, "float32", num_rois=3)
+    inputs["rois"][1, :4] = [0, 0, 1e-20, 1e-21]
+    inputs["rois"][2, :4] = [3, 0, 2e-19, 3e-25] if case.columns == 5 else [0, 3, 2e-19, 3 + 1e-6]
+    (y, *_) = run(device, case.operator, inputs, **case.attributes)
+    assert_allclose(y, case.expected(inputs)[0], *tolerances.KERNEL["float32"])
+    with_gradient = case.with_gradient(rng, inputs)
+    maps = sum(name in ("X", *PYRAMID) for name in inputs)
+    found = run(device, f"{case.operator}Grad", with_gradient, **case.attributes)
+    expected = case.expected_gradients(with_gradient)
+    for gradient, wanted in zip(found[:maps], expected[:maps], strict=True):
+        assert_allclose(gradient, wanted, *tolerances.gradient_of_any_size("float32", wanted))
+    # A box of so little size moves its value by 1e20 times any rounding.
+    assert all(np.isfinite(gradient).all() for gradient in found[maps:])
+
+
 def test_a_bad_roi(device, rng, case):
     inputs = case.draw(rng, "float32")
     inputs["rois"][4, 1] = np.nan
