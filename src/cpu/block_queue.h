@@ -37,11 +37,6 @@ class BlockQueue {
     parallel_for(std::min(all_tasks_, kMostThreads), [&](int64_t) { work(prepare, do_task); });
   }
 
-  template <typename Prepare, typename DoTask>
-  void run_on_this_thread(Prepare prepare, DoTask do_task) {
-    work(prepare, do_task);
-  }
-
  private:
   static constexpr int64_t kMostThreads = 128;
   static constexpr int64_t kNone = -1;

@@ -9,8 +9,8 @@
 
 #include "cpu/bin_lists.h"
 #include "cpu/isa_kernels.h"
-#include "cpu/roi_tasks.h"
 #include "cpu/scratch_array.h"
+#include "cpu/tasks.h"
 #include "ops/problem.h"
 
 namespace ort_roialign::cpu {
@@ -135,7 +135,7 @@ class CellTable {
         cells_(*call.scratch, count_roi_tasks(problem.num_rois) * room_),
         ends_(*call.scratch, room_ > 0 ? problem.num_rois * problem.bins() : 0),
         rois_(*call.scratch, problem.num_rois) {
-    run_roi_tasks(call.parallel_for, problem.num_rois,
+    run_roi_tasks(call, problem.num_rois,
                   [&](int64_t task, int64_t begin, int64_t end) { lay(cells_.data() + task * room_, begin, end); });
   }
 

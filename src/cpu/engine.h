@@ -76,7 +76,8 @@ class Engine {
       return ListedGradient(call, problem, table, blocks).run();
     }
     for (int32_t number = 0; number < problem.num_maps; ++number) {
-      if (call.outputs[number].data != nullptr) PlainPasses<Op, T>::backward(call, problem, regions, number);
+      if (call.outputs[number].data != nullptr)
+        PlainPasses<Op, T>::backward(call, problem, regions, number, blocks.pages());
     }
   }
 

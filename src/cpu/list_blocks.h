@@ -107,6 +107,15 @@ class ListBlocks {
     return {cells + (portion.base - block.page->cell_begin) * lanes_, lanes_};
   }
 
+  // Calls body(begin, end) for a block's bins, as many at once as a kernel stages.
+  template <typename Body>
+  void for_each_run_of_bins(const ListBlock& block, Body body) const {
+    const int64_t at_once = kStagingBytes / (lanes_ * int64_t{sizeof(Real)});
+    for (int64_t bin = block.bin_begin; bin < block.bin_end; bin += at_once) {
+      body(bin, std::min(bin + at_once, block.bin_end));
+    }
+  }
+
   // Of the plane of a block's first channel, in a map or its gradient; planes of one block are `plane_stride` apart.
   int64_t first_plane(const ListBlock& block) const {
     const auto [bin_y, bin_x] = problem_.bin_place(block.bin_begin);

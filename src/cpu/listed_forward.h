@@ -9,6 +9,7 @@
 
 #include "cpu/block_queue.h"
 #include "cpu/list_blocks.h"
+#include "cpu/tasks.h"
 
 namespace ort_roialign::cpu {
 
@@ -58,46 +59,27 @@ class ListedForward {
       }
     };
     BlockQueue queue(tasks, blocks_.buffers());
-    if (blocks_.worth_threads()) {
-      queue.run(call_.parallel_for, pack, pool_part);
-    } else {
-      queue.run_on_this_thread(pack, pool_part);
-    }
+    queue.run(threads_where(blocks_.worth_threads(), call_), pack, pool_part);
     if (failure) std::rethrow_exception(failure);
   }
 
  private:
-  struct Range64 {
-    int64_t begin;
-    int64_t end;
-  };
-
   size_t number_of(const ListBlock& block) const { return block.page - blocks_.pages().data(); }
 
   // Cuts a page's RoIs into tasks for one block.
   std::vector<Range64> cut_rois(const ListPage& page) const {
     const double bins = static_cast<double>(problem_.bins());
     const double part_of_bins = 1 / static_cast<double>(problem_.channels_per_channel());
-    std::vector<Range64> ranges;
-    double cost = kNanosecondsPerTask;
-    for (int64_t index = 0; index < static_cast<int64_t>(page.rois.size()); ++index) {
-      if (cost >= kNanosecondsPerTask) {
-        ranges.push_back({index, index});
-        cost = 0;
-      }
+    return cut_by_cost(0, static_cast<int64_t>(page.rois.size()), [&](int64_t index) {
       const ListWork work{0, page.listed_cells[index] * part_of_bins, bins * part_of_bins};
-      cost += packed_list_cost(kForwardListPrices, work, blocks_.lines_of_block());
-      ranges.back().end = index + 1;
-    }
-    return ranges;
+      return packed_list_cost(kForwardListPrices, work, blocks_.lines_of_block());
+    });
   }
 
   void pool(const ListBlock& block, Range64 rois, const Real* packed) const {
-    const int64_t bins_at_once = kStagingBytes / (blocks_.lanes() * int64_t{sizeof(Real)});
     for (int64_t index = rois.begin; index < rois.end; ++index) {
-      for (int64_t bin = block.bin_begin; bin < block.bin_end; bin += bins_at_once) {
-        pool_bins(block, block.page->rois[index], bin, std::min(bin + bins_at_once, block.bin_end), packed);
-      }
+      blocks_.for_each_run_of_bins(
+          block, [&](int64_t begin, int64_t end) { pool_bins(block, block.page->rois[index], begin, end, packed); });
     }
   }
 

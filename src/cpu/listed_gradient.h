@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "cpu/list_blocks.h"
+#include "cpu/tasks.h"
 
 namespace ort_roialign::cpu {
 
@@ -42,11 +43,7 @@ class ListedGradient {
         if (output_of(block.page->map_number) != nullptr) spread(block, memory.data() + buffer * blocks_.buffer_size());
       }
     };
-    if (blocks_.worth_threads()) {
-      call_.parallel_for(blocks_.buffers(), work);
-    } else {
-      work(0);
-    }
+    threads_where(blocks_.worth_threads(), call_)(blocks_.buffers(), work);
   }
 
  private:
@@ -75,11 +72,9 @@ class ListedGradient {
     if (is_maximum(problem_)) {
       pack_block(kernels_, blocks_, block, problem_.map(block.page->map_number).data, values);
     }
-    const int64_t bins_at_once = kStagingBytes / (blocks_.lanes() * int64_t{sizeof(Real)});
     for (const int64_t roi : block.page->rois) {
-      for (int64_t bin = block.bin_begin; bin < block.bin_end; bin += bins_at_once) {
-        spread_bins(block, roi, bin, std::min(bin + bins_at_once, block.bin_end), values, memory);
-      }
+      blocks_.for_each_run_of_bins(
+          block, [&](int64_t begin, int64_t end) { spread_bins(block, roi, begin, end, values, memory); });
     }
     unpack(block, memory);
   }

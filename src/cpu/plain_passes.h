@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "cpu/bin_lists.h"
+#include "cpu/list_blocks.h"
+#include "cpu/tasks.h"
 #include "ops/problem.h"
 #include "semantics/element_types.h"
 #include "semantics/sample.h"
@@ -41,15 +43,19 @@ class PlainPasses {
     });
   }
 
-  // The gradient of one map. A task owns some channels of one image.
-  static void backward(const KernelCall& call, const ProblemType& problem, const Region* regions, int32_t number) {
+  // The gradient of one map. A task owns some channels of one image. `pages` are those that have RoIs.
+  static void backward(const KernelCall& call, const ProblemType& problem, const Region* regions, int32_t number,
+                       const std::vector<ListPage>& pages) {
     const FeatureMap<T>& map = problem.map(number);
     const T* output_gradient = static_cast<const T*>(call.inputs[0].data);
     T* map_gradient = static_cast<T*>(call.outputs[number].data);
     const int64_t channel_cells = std::max<int64_t>(map.plane_size() * problem.channels_per_channel(), 1);
     const int64_t per_task = std::clamp<int64_t>(kScratchCells / channel_cells, 1, kChannelsPerTask);
     const int64_t groups = divide_up(problem.channels, per_task);
-    const std::vector<std::vector<int64_t>> rois = rois_of_images(problem, regions, number);
+    std::vector<const ListPage*> page_of_image(problem.num_images, nullptr);
+    for (const ListPage& page : pages) {
+      if (page.map_number == number) page_of_image[page.image] = &page;
+    }
     call.parallel_for(problem.num_images * groups, [&](int64_t task) {
       const int64_t image = task / groups;
       const Range64 channels = channel_range(problem, task % groups, per_task);
@@ -59,7 +65,8 @@ class PlainPasses {
       const auto plane = [&](int64_t channel, int32_t bin_y, int32_t bin_x) {
         return sums.plane(problem.map_channel(channel, bin_y, bin_x) - first_plane);
       };
-      for (const int64_t roi : rois[image]) {
+      if (page_of_image[image] == nullptr) return sums.store();
+      for (const int64_t roi : page_of_image[image]->rois) {
         if (is_maximum(problem)) {
           if constexpr (Op::kHasMaximum) scatter_maximum(problem, regions[roi], roi, channels, output_gradient, plane);
         } else {
@@ -76,13 +83,6 @@ class PlainPasses {
 
   // Float16 gradients are summed in float32 planes of at most this many cells a task.
   static constexpr int64_t kScratchCells = int64_t{1} << 22;
-
-  struct Range64 {
-    int64_t begin;
-    int64_t end;
-
-    int64_t size() const { return end - begin; }
-  };
 
   static Range64 channel_range(const ProblemType& problem, int64_t group, int64_t per_group) {
     return {group * per_group, std::min((group + 1) * per_group, problem.channels)};
@@ -173,16 +173,6 @@ class PlainPasses {
     Real* sums_;
     std::vector<Real> scratch_;
   };
-
-  // The RoIs that are pooled from one map, by image, in order.
-  static std::vector<std::vector<int64_t>> rois_of_images(const ProblemType& problem, const Region* regions,
-                                                          int32_t map_number) {
-    std::vector<std::vector<int64_t>> rois(problem.num_images);
-    for (int64_t roi = 0; roi < problem.num_rois; ++roi) {
-      if (regions[roi].map_number == map_number) rois[problem.batch_indices[roi]].push_back(roi);
-    }
-    return rois;
-  }
 
   template <typename Plane>
   static void scatter_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,

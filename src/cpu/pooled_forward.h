@@ -18,6 +18,7 @@
 #include "cpu/packed_layout.h"
 #include "cpu/roi_plans.h"
 #include "cpu/settings.h"
+#include "cpu/tasks.h"
 
 namespace ort_roialign::cpu {
 
@@ -45,7 +46,7 @@ class PooledForward {
     if (few) {
       run_few_channels();
     } else {
-      plans_.lay_all(call_.parallel_for);
+      plans_.lay_all(call_);
     }
     plans_.keep([&](const RoiPlan& plan) { return plan.fits && (!few || fits_direct(plan)); }, other);
     if (plans_.size() == 0) return std::nullopt;
@@ -71,11 +72,6 @@ class PooledForward {
     int64_t plan_begin;
     int64_t plan_end;
     std::unique_ptr<PackedLayout> cells;
-  };
-
-  struct RoiRange {
-    int64_t begin;
-    int64_t end;
   };
 
   static int64_t round_up(int64_t value, int64_t step) { return divide_up(value, step) * step; }
@@ -205,15 +201,8 @@ class PooledForward {
 
   bool worth_threads() const { return cost_ >= kLeastParallelNanoseconds; }
 
-  // Runs task(0) … task(count - 1), on the session's threads where they cost enough to be worth waking them.
-  template <typename Body>
-  void for_tasks(int64_t count, Body body) {
-    if (worth_threads()) {
-      call_.parallel_for(count, body);
-    } else {
-      for (int64_t task = 0; task < count; ++task) body(task);
-    }
-  }
+  // Once the cost is known.
+  const ParallelFor& threads() const { return threads_where(worth_threads(), call_); }
 
   DirectPoolJob<T> direct_job() {
     DirectPoolJob<T> job;
@@ -242,7 +231,7 @@ class PooledForward {
     }
     const double each = cost_ / static_cast<double>(plans_.size());
     const int64_t rois = static_cast<int64_t>(kNanosecondsPerTask / each) + 1;
-    for_tasks(divide_up(plans_.size(), rois), [&](int64_t task) {
+    threads()(divide_up(plans_.size(), rois), [&](int64_t task) {
       const int64_t begin = task * rois;
       const int64_t end = std::min(begin + rois, plans_.size());
       plans_.lay(begin, end);
@@ -262,7 +251,7 @@ class PooledForward {
     const int64_t channels = std::min(most * kGroup, round_up(problem_.channels, kGroup));
     const int64_t parts = divide_up(problem_.channels, channels);
     const int64_t rois = std::max<int64_t>(most / divide_up(channels, kGroup), 1);
-    for_tasks(divide_up(plans_.size(), rois) * parts, [&](int64_t task) {
+    threads()(divide_up(plans_.size(), rois) * parts, [&](int64_t task) {
       const int64_t begin = task % parts * channels;
       const int64_t end = std::min(begin + channels, problem_.channels);
       const int64_t first = task / parts * rois;
@@ -277,11 +266,11 @@ class PooledForward {
   struct Block {
     const Page* page;
     int64_t number;
-    const std::vector<RoiRange>* parts;  // of the page's RoIs, one for each task
+    const std::vector<Range64>* parts;  // of the page's RoIs, one for each task
   };
 
   void run_packed() {
-    std::vector<std::vector<RoiRange>> parts;
+    std::vector<std::vector<Range64>> parts;
     for (const Page& page : pages_) {
       place_rows(page);
       parts.push_back(cut_rois(page));
@@ -303,11 +292,7 @@ class PooledForward {
       pool(blocks[block], (*blocks[block].parts)[task], memory(buffer));
     };
     BlockQueue queue(tasks, buffers);
-    if (worth_threads()) {
-      queue.run(call_.parallel_for, pack_block, pool_part);
-    } else {
-      queue.run_on_this_thread(pack_block, pool_part);
-    }
+    queue.run(threads(), pack_block, pool_part);
   }
 
   // Replaces rows of the map by their places in a block.
@@ -320,18 +305,10 @@ class PooledForward {
   }
 
   // Cuts a page's RoIs into tasks for one block.
-  std::vector<RoiRange> cut_rois(const Page& page) const {
-    std::vector<RoiRange> ranges;
-    double cost = kNanosecondsPerTask;
-    for (int64_t index = page.plan_begin; index < page.plan_end; ++index) {
-      if (cost >= kNanosecondsPerTask) {
-        ranges.push_back({index, index});
-        cost = 0;
-      }
-      cost += packed_pool_cost(prices_, work_of(plans_[index]), static_cast<double>(blocks_->channels / kGroup));
-      ranges.back().end = index + 1;
-    }
-    return ranges;
+  std::vector<Range64> cut_rois(const Page& page) const {
+    return cut_by_cost(page.plan_begin, page.plan_end, [&](int64_t index) {
+      return packed_pool_cost(prices_, work_of(plans_[index]), static_cast<double>(blocks_->channels / kGroup));
+    });
   }
 
   int32_t used_channels(int64_t block) const {
@@ -348,7 +325,7 @@ class PooledForward {
     for (const PackedRun& run : block.page->cells->runs()) kernels_.pack(job, run);
   }
 
-  void pool(const Block& block, RoiRange rois, const Real* packed) {
+  void pool(const Block& block, Range64 rois, const Real* packed) {
     PackedPoolJob<T> job;
     fill_pool_job(job);
     job.plans = plans_.data();

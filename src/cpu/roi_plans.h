@@ -6,8 +6,8 @@
 
 #include "cpu/isa_kernels.h"
 #include "cpu/pooling_plan.h"
-#include "cpu/roi_tasks.h"
 #include "cpu/scratch_array.h"
+#include "cpu/tasks.h"
 #include "ops/problem.h"
 
 namespace ort_roialign::cpu {
@@ -48,8 +48,8 @@ class RoiPlans {
         columns_(*call.scratch, cells_.size()) {}
 
   // Lays the taps of all RoIs.
-  void lay_all(const ParallelFor& parallel_for) {
-    run_roi_tasks(parallel_for, size_, [&](int64_t, int64_t begin, int64_t end) { lay(begin, end); });
+  void lay_all(const KernelCall& call) {
+    run_roi_tasks(call, size_, [&](int64_t, int64_t begin, int64_t end) { lay(begin, end); });
   }
 
   // Lays the taps of some RoIs.
