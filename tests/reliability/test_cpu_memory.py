@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 from plugin import Device, forced_kernels, make_model, make_session, random_inputs
+from scratch import scratch_bytes
 
 MODES = ("avg", "max")
 MIB = 2**20
@@ -132,14 +132,6 @@ def test_nothing_beyond_a_tensor_is_touched(cpu_device, other_process, isa, path
     other_process.call(run_guarded, cpu_device, isa, path, type_name, mode)
 
 
-def memory_of_this_process(name: str) -> int:
-    """VmRSS, the memory that is resident, or VmHWM, the most that has been."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"/proc/self/status has no {name}")
-
-
 def most_scratch(device: Device, path: str, mode: str, num_images: int, num_rois: int) -> int:
     """How many bytes a call takes beside its inputs and outputs, all of which are resident."""
     rng = np.random.default_rng(0)
@@ -159,17 +151,7 @@ def most_scratch(device: Device, path: str, mode: str, num_images: int, num_rois
         # A small call first, for what a session sets up at its first one.
         session.run(None, {name: array[:1] for name, array in inputs.items()} | no_boxes())
         y = np.full((num_rois, channels, 7, 7), np.nan, np.float32)
-        binding = session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        output = onnxruntime.OrtValue.ortvalue_from_numpy(y)
-        binding.bind_ortvalue_output("Y", output)
-        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
-        before = memory_of_this_process("VmHWM")
-        session.run_with_iobinding(binding)
-        after = memory_of_this_process("VmHWM")
-    assert not np.isnan(y).any()
-    return after - before
+        return scratch_bytes(session, inputs, {"Y": y})
 
 
 def no_boxes() -> dict[str, Any]:
