@@ -15,6 +15,7 @@ from ort_roialign._signatures import OPERATORS, Default, Signature
 from ort_roialign.errors import InvalidArgumentError
 
 Array = npt.NDArray[Any]
+_MOST_THREADS = 2**31 - 1  # that the C interface can be told of
 _NUMBERS = "biufV"  # kinds of types; V has bfloat16, and text would become numbers unasked
 
 
@@ -62,8 +63,10 @@ def _call(
     output_names: Sequence[str],
 ) -> list[Array]:
     threads = _integer(name, "threads", arguments["threads"])
-    if threads < 0:
-        raise InvalidArgumentError(f"{name}: threads must be at least 0; got {threads}")
+    if not 0 <= threads <= _MOST_THREADS:
+        raise InvalidArgumentError(
+            f"{name}: threads must be in [0, {_MOST_THREADS}]; got {threads}"
+        )
     attributes: dict[str, Attribute] = {
         attribute: _attribute(name, attribute, default, arguments[attribute])
         for attribute, default in signature.attributes.items()

@@ -176,7 +176,7 @@ def _axis_bins(
         bin_size_feature = (end_image * real(scale) - begin_feature) / real(num_bins)
         edge_numbers = np.arange(num_bins + 1)
         edges_feature = begin_feature + edge_numbers.astype(real) * bin_size_feature
-    edges, size = edges_feature.astype(np.float64), float(bin_size_feature)
+    edges = edges_feature.astype(np.float64)
     # By how many cells an edge of a bin moves with the box's begin and end, per image pixel.
     share_of_end = edge_numbers / num_bins
     edge_slopes = float(scale) * np.stack([1 - share_of_end, share_of_end])
@@ -190,7 +190,9 @@ def _axis_bins(
         first = int(max(low, 0.0))
         last = int(min(np.ceil(max(high, 0.0)), extent_cells - 1))
         cells = np.arange(first, last + 1)
-        weights = _hat_integral(low - cells, high - cells) / size
+        # What lies between the edges as they are rounded: the weights inside the map add up to 1.
+        size = high - low
+        weights = _hat_integral(low, high, cells) / size
         # The quotient rule: of the integral, and of the bin's size.
         integral_slopes = np.outer(slope_high, _hat(high - cells))
         integral_slopes -= np.outer(slope_low, _hat(low - cells))
@@ -204,11 +206,14 @@ def _hat(t: Float64Array) -> Float64Array:
     return height
 
 
-def _hat_integral(begin: Float64Array, end: Float64Array) -> Float64Array:
-    """The integral of the hat: a trapezoid on either slope, so that small bins lose no digits."""
-    begin_up, end_up = np.clip(begin, -1, 0), np.clip(end, -1, 0)
-    begin_down, end_down = np.clip(begin, 0, 1), np.clip(end, 0, 1)
-    up = (end_up - begin_up) * (1 + (begin_up + end_up) / 2)
-    down = (end_down - begin_down) * (1 - (begin_down + end_down) / 2)
+def _hat_integral(begin: float, end: float, cells: npt.NDArray[np.int64]) -> Float64Array:
+    """The integrals of hats, a trapezoid on either slope, so that small bins lose no digits.
+
+    Lengths are taken before the cell is subtracted, which would round them.
+    """
+    begin_up, end_up = np.clip(begin, cells - 1, cells), np.clip(end, cells - 1, cells)
+    begin_down, end_down = np.clip(begin, cells, cells + 1), np.clip(end, cells, cells + 1)
+    up = (end_up - begin_up) * (1 + ((begin_up - cells) + (end_up - cells)) / 2)
+    down = (end_down - begin_down) * (1 - ((begin_down - cells) + (end_down - cells)) / 2)
     integral: Float64Array = up + down
     return integral

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "semantics/element_types.h"
+#include "semantics/region.h"
 #include "semantics/sample.h"
 
 namespace ort_roialign::cpu {
@@ -70,17 +71,16 @@ class SeparableBins {
 template <typename Region, typename Real>
 class SampledBins {
  public:
-  SampledBins(const Region& region, Range, Range, int32_t) : region_(region) {}
+  SampledBins(const Region& region, Range, Range, int32_t width) : region_(region), width_(width) {}
 
   template <typename Body>
   void for_each_cell(int32_t bin_y, int32_t bin_x, Body body) const {
-    region_.visit_samples(bin_y, bin_x, [&](const auto& sample) {
-      for (int cell = 0; sample.inside && cell < sample.kCells; ++cell) body(sample.offset[cell], sample.weight[cell]);
-    });
+    visit_cells(region_, bin_y, bin_x, width_, body);
   }
 
  private:
   const Region& region_;
+  int32_t width_;
 };
 
 template <typename Region, typename Real>
@@ -109,8 +109,8 @@ class BinLists {
   }
 
  private:
-  // More cells are walked over anew for each channel instead of being kept: 16 MB.
-  static constexpr size_t kMostCells = size_t{1} << 20;
+  // More cells are walked over anew for each channel instead of being kept: 4 MB, and half of it while the list grows.
+  static constexpr size_t kMostCells = size_t{1} << 18;
 
   struct Cell {
     int64_t offset;  // in a plane

@@ -60,6 +60,17 @@ class Engine {
   }
 
  private:
+  static constexpr bool takes_samples() {
+    if constexpr (Op::kHasMaximum) return Region::kCellsPerSample == 1 || Region::kCellsPerSample == 4;
+    return true;
+  }
+  static constexpr bool winners_are_cells() {
+    if constexpr (Op::kHasWinnerOutput) return Region::kCellsPerSample == 1;
+    return true;
+  }
+  static_assert(takes_samples(), "the kernels take the maximum of samples of one cell or of four");
+  static_assert(winners_are_cells(), "what is put out as the winner is a cell");
+
   // Whether bins can be pooled out of strips, which knows SampleGrid's axes.
   static constexpr bool kHasStrips = std::is_base_of_v<SampleGrid<Real>, Region> && !Op::kChannelPerBin;
 

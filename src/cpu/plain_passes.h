@@ -31,46 +31,45 @@ class PlainPasses {
     T* output = static_cast<T*>(call.outputs[0].data);
     int64_t* winners = nullptr;
     if constexpr (Op::kHasWinnerOutput) winners = static_cast<int64_t*>(call.outputs[1].data);
-    const int64_t groups = divide_up(problem.channels, kChannelsPerTask);
+    const int64_t per_task = kChannelsPerTask * problem.channels_per_channel();
+    const int64_t groups = divide_up(problem.map_channels(), per_task);
     call.parallel_for(num_rois * groups, [&](int64_t task) {
       const int64_t roi = rois != nullptr ? (*rois)[task / groups] : task / groups;
-      const Range64 channels = channel_range(problem, task % groups, kChannelsPerTask);
+      const Range64 planes = plane_range(problem, task % groups, per_task);
       if (is_maximum(problem)) {
-        if constexpr (Op::kHasMaximum) pool_maximum(problem, regions[roi], roi, channels, output, winners);
+        if constexpr (Op::kHasMaximum) pool_maximum(problem, regions[roi], roi, planes, output, winners);
       } else {
-        if constexpr (Op::kHasAverage) pool_average(problem, regions[roi], roi, channels, output);
+        if constexpr (Op::kHasAverage) pool_average(problem, regions[roi], roi, planes, output);
       }
     });
   }
 
-  // The gradient of one map. A task owns some channels of one image. `pages` are those that have RoIs.
+  // The gradient of one map. A task owns some planes of one image. `pages` are those that have RoIs.
   static void backward(const KernelCall& call, const ProblemType& problem, const Region* regions, int32_t number,
                        const std::vector<ListPage>& pages) {
     const FeatureMap<T>& map = problem.map(number);
     const T* output_gradient = static_cast<const T*>(call.inputs[0].data);
     T* map_gradient = static_cast<T*>(call.outputs[number].data);
-    const int64_t channel_cells = std::max<int64_t>(map.plane_size() * problem.channels_per_channel(), 1);
-    const int64_t per_task = std::clamp<int64_t>(kScratchCells / channel_cells, 1, kChannelsPerTask);
-    const int64_t groups = divide_up(problem.channels, per_task);
+    const int64_t per_task = std::clamp<int64_t>(kScratchCells / std::max<int64_t>(map.plane_size(), 1), 1,
+                                                 kChannelsPerTask * problem.channels_per_channel());
+    const int64_t groups = divide_up(problem.map_channels(), per_task);
     std::vector<const ListPage*> page_of_image(problem.num_images, nullptr);
     for (const ListPage& page : pages) {
       if (page.map_number == number) page_of_image[page.image] = &page;
     }
     call.parallel_for(problem.num_images * groups, [&](int64_t task) {
       const int64_t image = task / groups;
-      const Range64 channels = channel_range(problem, task % groups, per_task);
-      const int64_t first_plane = channels.begin * problem.channels_per_channel();
-      PlaneSums sums(map_gradient + problem.plane_offset(map, image, first_plane), map.plane_size(),
-                     channels.size() * problem.channels_per_channel());
+      const Range64 planes = plane_range(problem, task % groups, per_task);
+      PlaneSums sums(map_gradient + problem.plane_offset(map, image, planes.begin), map.plane_size(), planes.size());
       const auto plane = [&](int64_t channel, int32_t bin_y, int32_t bin_x) {
-        return sums.plane(problem.map_channel(channel, bin_y, bin_x) - first_plane);
+        return sums.plane(problem.map_channel(channel, bin_y, bin_x) - planes.begin);
       };
       if (page_of_image[image] == nullptr) return sums.store();
       for (const int64_t roi : page_of_image[image]->rois) {
         if (is_maximum(problem)) {
-          if constexpr (Op::kHasMaximum) scatter_maximum(problem, regions[roi], roi, channels, output_gradient, plane);
+          if constexpr (Op::kHasMaximum) scatter_maximum(problem, regions[roi], roi, planes, output_gradient, plane);
         } else {
-          if constexpr (Op::kHasAverage) scatter_average(problem, regions[roi], roi, channels, output_gradient, plane);
+          if constexpr (Op::kHasAverage) scatter_average(problem, regions[roi], roi, planes, output_gradient, plane);
         }
       }
       sums.store();
@@ -81,32 +80,36 @@ class PlainPasses {
   // Channels that share one computation of a RoI's taps or samples.
   static constexpr int64_t kChannelsPerTask = 32;
 
-  // Float16 gradients are summed in float32 planes of at most this many cells a task.
+  // Float16 gradients are summed in float32 planes of at most this many cells a task, or in one plane.
   static constexpr int64_t kScratchCells = int64_t{1} << 22;
 
-  static Range64 channel_range(const ProblemType& problem, int64_t group, int64_t per_group) {
-    return {group * per_group, std::min((group + 1) * per_group, problem.channels)};
+  // Some planes of an image. Those of operators whose bins have a channel of their own come channel by channel.
+  static Range64 plane_range(const ProblemType& problem, int64_t group, int64_t per_group) {
+    return {group * per_group, std::min((group + 1) * per_group, problem.map_channels())};
   }
 
-  // Calls body(channel, bin_y, bin_x, plane) for all bins of a RoI on some channels.
+  // Calls body(channel, bin_y, bin_x, plane) for all bins of a RoI that read some planes.
   template <typename Body>
-  static void for_each_bin(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels, Body body) {
+  static void for_each_bin(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes, Body body) {
     const FeatureMap<T>& map = problem.map(region.map_number);
-    const int64_t image = problem.batch_indices[roi];
-    for (int64_t channel = channels.begin; channel < channels.end; ++channel) {
-      for (int32_t bin_y = 0; bin_y < problem.params.output_height; ++bin_y) {
-        for (int32_t bin_x = 0; bin_x < problem.params.output_width; ++bin_x) {
-          const int64_t plane = problem.plane_offset(map, image, problem.map_channel(channel, bin_y, bin_x));
-          body(channel, bin_y, bin_x, map.data + plane);
+    const T* first = map.data + problem.plane_offset(map, problem.batch_indices[roi], 0);
+    for (int64_t number = planes.begin; number < planes.end; ++number) {
+      const T* plane = first + number * map.plane_size();
+      if constexpr (Op::kChannelPerBin) {
+        const auto [bin_y, bin_x] = problem.bin_place(number % problem.bins());
+        body(number / problem.bins(), bin_y, bin_x, plane);
+      } else {
+        for (int32_t bin_y = 0; bin_y < problem.params.output_height; ++bin_y) {
+          for (int32_t bin_x = 0; bin_x < problem.params.output_width; ++bin_x) body(number, bin_y, bin_x, plane);
         }
       }
     }
   }
 
-  static void pool_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels, T* output) {
+  static void pool_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes, T* output) {
     const BinLists<Region, Real> bins(region, problem.params.output_height, problem.params.output_width,
                                       problem.map(region.map_number).width);
-    for_each_bin(problem, region, roi, channels, [&](int64_t channel, int32_t bin_y, int32_t bin_x, const T* plane) {
+    for_each_bin(problem, region, roi, planes, [&](int64_t channel, int32_t bin_y, int32_t bin_x, const T* plane) {
       const Real sum = bins.weighted_sum(bin_y, bin_x, plane);
       output[problem.bin_offset(roi, channel, bin_y, bin_x)] = narrow<T>(sum / bins.divisor(bin_y, bin_x));
     });
@@ -115,30 +118,30 @@ class PlainPasses {
   // Calls body(channel, bin_y, bin_x, maximum) for all bins of a RoI on some channels. A sample is laid once for all of
   // them.
   template <typename Body>
-  static void for_each_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,
+  static void for_each_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes,
                                Body body) {
-    static_assert(!Op::kChannelPerBin, "all channels of a bin have the same samples");
+    static_assert(!Op::kChannelPerBin, "a plane is a channel, and all channels of a bin have the same samples");
     const FeatureMap<T>& map = problem.map(region.map_number);
-    const T* first_plane = map.data + problem.plane_offset(map, problem.batch_indices[roi], channels.begin);
+    const T* first_plane = map.data + problem.plane_offset(map, problem.batch_indices[roi], planes.begin);
     for (int32_t bin_y = 0; bin_y < problem.params.output_height; ++bin_y) {
       for (int32_t bin_x = 0; bin_x < problem.params.output_width; ++bin_x) {
         std::array<Maximum<Real>, kChannelsPerTask> maxima{};
         region.visit_samples(bin_y, bin_x, [&](const auto& sample) {
-          for (int64_t channel = 0; channel < channels.size(); ++channel) {
+          for (int64_t channel = 0; channel < planes.size(); ++channel) {
             const T* plane = first_plane + channel * map.plane_size();
             maxima[channel].take(ProblemType::interpolate(sample, plane), sample.id);
           }
         });
-        for (int64_t channel = 0; channel < channels.size(); ++channel) {
-          body(channels.begin + channel, bin_y, bin_x, maxima[channel]);
+        for (int64_t channel = 0; channel < planes.size(); ++channel) {
+          body(planes.begin + channel, bin_y, bin_x, maxima[channel]);
         }
       }
     }
   }
 
-  static void pool_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels, T* output,
+  static void pool_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes, T* output,
                            int64_t* winners) {
-    for_each_maximum(problem, region, roi, channels,
+    for_each_maximum(problem, region, roi, planes,
                      [&](int64_t channel, int32_t bin_y, int32_t bin_x, const Maximum<Real>& maximum) {
                        const int64_t bin = problem.bin_offset(roi, channel, bin_y, bin_x);
                        output[bin] = narrow<T>(maximum.value);
@@ -175,11 +178,11 @@ class PlainPasses {
   };
 
   template <typename Plane>
-  static void scatter_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,
+  static void scatter_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes,
                               const T* output_gradient, Plane plane) {
     const BinLists<Region, Real> bins(region, problem.params.output_height, problem.params.output_width,
                                       problem.map(region.map_number).width);
-    for_each_bin(problem, region, roi, channels, [&](int64_t channel, int32_t bin_y, int32_t bin_x, const T*) {
+    for_each_bin(problem, region, roi, planes, [&](int64_t channel, int32_t bin_y, int32_t bin_x, const T*) {
       const Real gradient =
           widen(output_gradient[problem.bin_offset(roi, channel, bin_y, bin_x)]) / bins.divisor(bin_y, bin_x);
       bins.scatter(bin_y, bin_x, gradient, plane(channel, bin_y, bin_x));
@@ -187,9 +190,9 @@ class PlainPasses {
   }
 
   template <typename Plane>
-  static void scatter_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 channels,
+  static void scatter_maximum(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes,
                               const T* output_gradient, Plane plane) {
-    for_each_maximum(problem, region, roi, channels,
+    for_each_maximum(problem, region, roi, planes,
                      [&](int64_t channel, int32_t bin_y, int32_t bin_x, const Maximum<Real>& maximum) {
                        if (maximum.winner == Maximum<Real>::kNoWinner) return;
                        const auto winner = region.sample(bin_y, bin_x, maximum.winner);

@@ -35,7 +35,7 @@ class PooledForward {
         problem_(problem),
         plans_(plans),
         kernels_(kernels_for<T>(*call.cpu_settings)),
-        prices_(problem.params.reduction == Reduction::kMaximum ? kMaximumPrices : kAveragePrices),
+        prices_(is_maximum(problem) ? kMaximumPrices : kAveragePrices),
         groups_(static_cast<double>(divide_up(problem.channels, kGroup))) {}
 
   // Pools the RoIs but those that neither way is open to, which it takes out of the plans after `other(roi)` for each.
@@ -191,7 +191,7 @@ class PooledForward {
 
   void fill_pool_job(PoolJob<T>& job) {
     job.taps = plans_.table();
-    job.maximum = problem_.params.reduction == Reduction::kMaximum;
+    job.maximum = is_maximum(problem_);
     job.output_height = problem_.params.output_height;
     job.output_width = problem_.params.output_width;
     job.channels = problem_.channels;

@@ -31,7 +31,7 @@ class RoiPlans {
   using Region = typename ProblemType::Region;
 
   static RoiBound bound(const ProblemType& problem, const Region& region) {
-    const bool maximum = problem.params.reduction == Reduction::kMaximum;
+    const bool maximum = is_maximum(problem);
     return {bound_bin(region.y, maximum), bound_bin(region.x, maximum)};
   }
 
@@ -111,7 +111,7 @@ class RoiPlans {
     const RoiBound& bound = bounds_[plan.roi];
     AxisLayer<Real> y(region.y, problem_.params.output_height, bound.y, table(), plan.y.first_tap);
     AxisLayer<Real> x(region.x, problem_.params.output_width, bound.x, table(), plan.x.first_tap);
-    if (problem_.params.reduction == Reduction::kMaximum) {
+    if (is_maximum(problem_)) {
       plan.y = y.maximum();
       plan.x = x.maximum();
     } else {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "cpu/channel_blocks.h"
@@ -65,7 +66,8 @@ class SlopeGradient {
   // Whether the map is worth repacking: a cell costs as much then as some lines of a RoI's cells, else all its
   // channels.
   bool pays(double cells) const {
-    if (call_.cpu_settings->path) return call_.cpu_settings->path == Path::kPacked;
+    const std::optional<Path> forced = call_.cpu_settings->path;
+    if (forced == Path::kPacked || forced == Path::kPlain) return forced == Path::kPacked;
     double read = 0;
     for (int64_t roi = 0; roi < problem_.num_rois; ++roi) read += count_cells(problem_, regions_[roi]);
     return cells * kCellsPerRepacked < read * kLine;

@@ -22,9 +22,10 @@ struct Range64 {
 
 // The session's threads where it is worth waking them, else the one that calls.
 inline const ParallelFor& threads_where(bool worth, const KernelCall& call) {
-  static const ParallelFor this_thread = [](int64_t count, const std::function<void(int64_t)>& task) {
+  // Never destroyed: a session may outlive static objects at the process's end.
+  static const auto& this_thread = *new ParallelFor([](int64_t count, const std::function<void(int64_t)>& task) {
     for (int64_t number = 0; number < count; ++number) task(number);
-  };
+  });
   return worth ? call.parallel_for : this_thread;
 }
 

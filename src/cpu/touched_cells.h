@@ -4,18 +4,10 @@
 #include <cstdint>
 
 #include "ops/problem.h"
+#include "semantics/region.h"
 #include "semantics/sample.h"
 
 namespace ort_roialign::cpu {
-
-template <typename Region>
-CellRectangle touched_by_bin(const Region& region, int32_t bin_y, int32_t bin_x) {
-  if constexpr (Region::kSeparable) {
-    return {region.touched_rows(bin_y), region.touched_columns(bin_x)};
-  } else {
-    return region.touched(bin_y, bin_x);
-  }
-}
 
 // Calls body(rectangle) for rectangles that hold all that a RoI's bins read, none of them empty.
 template <typename Op, typename T, typename Body>

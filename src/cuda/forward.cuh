@@ -7,6 +7,7 @@
 
 #include "cuda/tasks.cuh"
 #include "semantics/element_types.h"
+#include "semantics/region.h"
 #include "semantics/sample.h"
 
 namespace ort_roialign::cuda {
@@ -26,20 +27,8 @@ __global__ void pool_average(Problem<Op, T> problem, T* output) {
       const Region region = problem.region(task.roi);
       const auto planes = planes_of(problem, region, task.roi, task.channels.first, task.bin_y, task.bin_x);
       divisor = region.divisor(task.bin_y, task.bin_x);
-      if constexpr (Region::kSeparable) {
-        const int64_t width = problem.map(region.map_number).width;
-        for (auto row = region.row_taps(task.bin_y); row.next();) {
-          for (auto column = region.column_taps(task.bin_x); column.next();) {
-            add_cell(planes, row.cell * width + column.cell, row.weight * column.weight, task.channels.count, sums);
-          }
-        }
-      } else {
-        region.visit_samples(task.bin_y, task.bin_x, [&](const auto& sample) {
-          for (int cell = 0; sample.inside && cell < sample.kCells; ++cell) {
-            add_cell(planes, sample.offset[cell], sample.weight[cell], task.channels.count, sums);
-          }
-        });
-      }
+      visit_cells(region, task.bin_y, task.bin_x, problem.map(region.map_number).width,
+                  [&](int64_t cell, Real weight) { add_cell(planes, cell, weight, task.channels.count, sums); });
     }
     for (int channel = 0; channel < kChannels; ++channel) {
       if (channel < task.channels.count) {

@@ -35,8 +35,8 @@ struct OutputTensor {
 // Runs task(0) … task(count - 1) on the session's threads, in any order, and rethrows what a task throws.
 using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t)>& task)>;
 
-// Where a kernel's scratch memory comes from: the session's allocator. For the thread that calls the kernel, not for its
-// tasks.
+// Where a kernel's scratch memory comes from: the session's allocator. For the thread that calls the kernel, not for
+// its tasks.
 class ScratchMemory {
  public:
   virtual ~ScratchMemory() = default;

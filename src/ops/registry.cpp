@@ -64,6 +64,7 @@ template <typename Op>
 struct GradientDeclaration : Declaration<Op> {
   using Base = Declaration<Op>;
   static constexpr InputPlaces kInputs = Op::kInputs;
+  static_assert(Op::kRoiSlopes == 0 || Op::kOffsetSlopes == 0, "engines write one gradient beside those of the maps");
 
   static std::vector<ShapeRule> output_shapes(const void* params) {
     std::vector<ShapeRule> rules{all_of(1 + kInputs.map, 4)};

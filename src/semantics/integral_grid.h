@@ -2,7 +2,8 @@
 //
 // Interpolated between the cells and falling to 0 one cell outside the map, the surface is a sum of hats, one a cell:
 // hat(t) = max(0, 1 - |t - cell|). What a cell weighs in a bin is the average of its hat over the bin, along one axis
-// times along the other. Each axis divides by its own size, because the area of a small bin may underflow.
+// times along the other. Each axis divides by its own size, because the area of a small bin may underflow; and by what
+// lies between the edges as they are rounded, so that the weights in a bin inside the map add up to 1.
 #pragma once
 
 #include <cmath>
@@ -36,13 +37,15 @@ struct IntegralAxis {
 
   // The average of a cell's hat over a bin that it reaches into: the integrals of its rising and of its falling half.
   ORT_ROIALIGN_HD Real weight(int32_t bin, int32_t cell) const {
-    const Real low = edge(bin) - static_cast<Real>(cell);
-    const Real high = edge(bin + 1) - static_cast<Real>(cell);
-    const Real rising_low = hold(low, -1, 0), rising_high = hold(high, -1, 0);
-    const Real falling_low = hold(low, 0, 1), falling_high = hold(high, 0, 1);
-    const Real integral = (rising_high - rising_low) * (2 + rising_low + rising_high) / 2 +
-                          (falling_high - falling_low) * (2 - falling_low - falling_high) / 2;
-    return integral / bin_size_feature;
+    const Real low = edge(bin);
+    const Real high = edge(bin + 1);
+    const Real at = static_cast<Real>(cell);
+    // Lengths are taken before the cell is subtracted, which would round them.
+    const Real rising_low = hold(low, at - 1, at), rising_high = hold(high, at - 1, at);
+    const Real falling_low = hold(low, at, at + 1), falling_high = hold(high, at, at + 1);
+    const Real integral = (rising_high - rising_low) * (2 + (rising_low - at) + (rising_high - at)) / 2 +
+                          (falling_high - falling_low) * (2 - (falling_low - at) - (falling_high - at)) / 2;
+    return integral / (high - low);
   }
 
   // The derivative of a cell's weight, as above, by the RoI's low (0) or high (1) edge in image pixels: the quotient
@@ -51,7 +54,8 @@ struct IntegralAxis {
     const Real at = static_cast<Real>(cell);
     const Real integral_slope =
         hat(edge(bin + 1) - at) * edge_slope(bin + 1, edge_number) - hat(edge(bin) - at) * edge_slope(bin, edge_number);
-    return (integral_slope - weight * size_slope(edge_number)) / bin_size_feature;
+    const Real size_slope = edge_slope(bin + 1, edge_number) - edge_slope(bin, edge_number);
+    return (integral_slope - weight * size_slope) / (edge(bin + 1) - edge(bin));
   }
 
  private:
@@ -60,21 +64,12 @@ struct IntegralAxis {
     return cells_per_pixel * (edge_number == 0 ? 1 - part : part);
   }
 
-  ORT_ROIALIGN_HD Real size_slope(int edge_number) const {
-    const Real slope = cells_per_pixel / static_cast<Real>(bins);
-    return edge_number == 0 ? -slope : slope;
-  }
-
   ORT_ROIALIGN_HD static Real hat(Real t) {
     const Real height = 1 - std::abs(t);
     return height > 0 ? height : 0;
   }
 
-  ORT_ROIALIGN_HD static Real hold(Real t, int32_t least, int32_t most) {
-    const Real low = static_cast<Real>(least);
-    const Real high = static_cast<Real>(most);
-    return t < low ? low : (t > high ? high : t);
-  }
+  ORT_ROIALIGN_HD static Real hold(Real t, Real least, Real most) { return t < least ? least : (t > most ? most : t); }
 };
 
 // Lays the bins of a RoI's edge [low_image, high_image]; a RoI that ends before it starts has no extent.

@@ -167,6 +167,22 @@ def test_huge_rois_end_and_equal_the_reference(device, rng, case):
     assert_allclose(y, expected, *tolerances.KERNEL["float32"])
 
 
+def test_an_average_of_a_constant_map_is_the_constant(device, rng, case):
+    """However small the boxes are: what cells weigh in a bin adds up to 1."""
+    inputs = case.draw(rng, "float32", num_rois=40)
+    for name in inputs:
+        if name in ("X", *PYRAMID):
+            inputs[name][...] = 1.0
+    centre = np.array([WIDTH, HEIGHT]) / SCALE * rng.uniform(0.4, 0.6, (40, 2))
+    side = np.exp(rng.uniform(np.log(1e-3), np.log(15), (40, 2)))
+    box = [centre, side] if case.columns == 5 else [centre - side / 2, centre + side / 2]
+    inputs["rois"][:, :4] = np.concatenate(box, axis=1)
+    (y, *_) = run(device, case.operator, inputs, **case.attributes)
+    # Boxes that round to no size at all have no bins.
+    sides = inputs["rois"][:, 2:4] - (0 if case.columns == 5 else inputs["rois"][:, :2])
+    assert_allclose(y[(sides > 0).all(axis=1)], 1, *tolerances.KERNEL["float32"])
+
+
 def test_rois_whose_area_underflows(device, rng, case):
     inputs = case.draw(rng, "float32", num_rois=3)
     inputs["rois"][1, :4] = [0, 0, 1e-20, 1e-21]

@@ -54,34 +54,37 @@ _AXIS_BINS = """
     end_AXIS = Where(has_cells_AXIS, end_or_any_AXIS, zero)
 """
 
-# The integral of a hat: a trapezoid on either slope, so that small bins lose no digits.
+# The integral of a hat: a trapezoid on either slope, so that small bins lose no digits. Lengths are
+# taken before the cell is subtracted, which would round them, and the average is over what lies
+# between the edges as they are rounded: the weights of a bin inside the map add up to 1.
 _AXIS_WEIGHTS = """
     cell_f64_AXIS = Cast<to = 11>(cell_AXIS)                          # [BINS, K]
+    before_AXIS = Sub(cell_f64_AXIS, one_f64)
+    after_AXIS = Add(cell_f64_AXIS, one_f64)
     low_column_AXIS = Unsqueeze(low_AXIS, axis_1)
     high_column_AXIS = Unsqueeze(high_AXIS, axis_1)
-    from_AXIS = Sub(low_column_AXIS, cell_f64_AXIS)
-    to_AXIS = Sub(high_column_AXIS, cell_f64_AXIS)
-    from_not_before_AXIS = Max(from_AXIS, minus_one_f64)
-    from_up_AXIS = Min(from_not_before_AXIS, zero_f64)
-    to_not_before_AXIS = Max(to_AXIS, minus_one_f64)
-    to_up_AXIS = Min(to_not_before_AXIS, zero_f64)
-    from_not_beyond_AXIS = Min(from_AXIS, one_f64)
-    from_down_AXIS = Max(from_not_beyond_AXIS, zero_f64)
-    to_not_beyond_AXIS = Min(to_AXIS, one_f64)
-    to_down_AXIS = Max(to_not_beyond_AXIS, zero_f64)
+    from_not_before_AXIS = Max(low_column_AXIS, before_AXIS)
+    from_up_AXIS = Min(from_not_before_AXIS, cell_f64_AXIS)
+    to_not_before_AXIS = Max(high_column_AXIS, before_AXIS)
+    to_up_AXIS = Min(to_not_before_AXIS, cell_f64_AXIS)
+    from_not_beyond_AXIS = Min(low_column_AXIS, after_AXIS)
+    from_down_AXIS = Max(from_not_beyond_AXIS, cell_f64_AXIS)
+    to_not_beyond_AXIS = Min(high_column_AXIS, after_AXIS)
+    to_down_AXIS = Max(to_not_beyond_AXIS, cell_f64_AXIS)
     run_up_AXIS = Sub(to_up_AXIS, from_up_AXIS)
-    sum_up_AXIS = Add(from_up_AXIS, to_up_AXIS)
-    middle_up_AXIS = Mul(sum_up_AXIS, half_f64)
-    height_up_AXIS = Add(one_f64, middle_up_AXIS)
-    up_AXIS = Mul(run_up_AXIS, height_up_AXIS)
+    height_at_from_up_AXIS = Sub(from_up_AXIS, before_AXIS)
+    height_at_to_up_AXIS = Sub(to_up_AXIS, before_AXIS)
+    heights_up_AXIS = Add(height_at_from_up_AXIS, height_at_to_up_AXIS)
+    twice_up_AXIS = Mul(run_up_AXIS, heights_up_AXIS)
     run_down_AXIS = Sub(to_down_AXIS, from_down_AXIS)
-    sum_down_AXIS = Add(from_down_AXIS, to_down_AXIS)
-    middle_down_AXIS = Mul(sum_down_AXIS, half_f64)
-    height_down_AXIS = Sub(one_f64, middle_down_AXIS)
-    down_AXIS = Mul(run_down_AXIS, height_down_AXIS)
-    integral_AXIS = Add(up_AXIS, down_AXIS)
-    bin_size_f64_AXIS = Cast<to = 11>(bin_size_AXIS)
-    weight_or_any_AXIS = Div(integral_AXIS, bin_size_f64_AXIS)
+    height_at_from_down_AXIS = Sub(after_AXIS, from_down_AXIS)
+    height_at_to_down_AXIS = Sub(after_AXIS, to_down_AXIS)
+    heights_down_AXIS = Add(height_at_from_down_AXIS, height_at_to_down_AXIS)
+    twice_down_AXIS = Mul(run_down_AXIS, heights_down_AXIS)
+    twice_AXIS = Add(twice_up_AXIS, twice_down_AXIS)
+    integral_AXIS = Mul(twice_AXIS, half_f64)
+    length_AXIS = Sub(high_column_AXIS, low_column_AXIS)
+    weight_or_any_AXIS = Div(integral_AXIS, length_AXIS)
     weight_AXIS = Where(in_bin_AXIS, weight_or_any_AXIS, zero_f64)    # [BINS, K]
 """
 

@@ -5,9 +5,9 @@
 // instructions.
 #pragma once
 
-#include "cpu/isa/cell_lists.h"
 #include "cpu/isa/direct.h"
 #include "cpu/isa/few_channels.h"
+#include "cpu/isa/listed.h"
 #include "cpu/isa/packed.h"
 #include "cpu/isa_kernels.h"
 

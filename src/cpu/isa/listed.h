@@ -11,13 +11,13 @@ constexpr int kVectorsPerLine = kLineBytes / static_cast<int>(sizeof(Vector<Real
 
 // The cells of a bin.
 template <typename Real>
-struct BinCells {
+struct ListedBin {
   const WeightedCell<Real>* begin;
   const WeightedCell<Real>* end;
 };
 
 template <typename Real>
-BinCells<Real> cells_of_bin(const CellLists<Real>& lists, int32_t bin) {
+ListedBin<Real> cells_of_bin(const CellLists<Real>& lists, int32_t bin) {
   return {lists.cells + lists.begin_of(bin), lists.cells + lists.ends[bin]};
 }
 
@@ -26,7 +26,7 @@ void sum_cells_of(const CellLists<Real>& lists, const Real* block, Real* sums) {
   using V = Vector<Real>;
   constexpr int kChannels = kVectors * V::kLanes;
   for (int32_t bin = 0; bin < lists.bins; ++bin, sums += kChannels) {
-    const BinCells<Real> cells = cells_of_bin(lists, bin);
+    const ListedBin<Real> cells = cells_of_bin(lists, bin);
     V sum[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) sum[v] = V::load(sums + v * V::kLanes);
@@ -53,7 +53,7 @@ void spread_sums_of(const CellLists<Real>& lists, const Real* gradients, Real* b
   using V = Vector<Real>;
   constexpr int kChannels = kVectors * V::kLanes;
   for (int32_t bin = 0; bin < lists.bins; ++bin, gradients += kChannels) {
-    const BinCells<Real> cells = cells_of_bin(lists, bin);
+    const ListedBin<Real> cells = cells_of_bin(lists, bin);
     V gradient[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) gradient[v] = V::load(gradients + v * V::kLanes);
@@ -82,7 +82,7 @@ void take_samples_of(const CellLists<Real>& lists, const Real* block, int32_t ch
   using V = Vector<Real>;
   constexpr int kVectors = kVectorsPerLine<Real>;
   for (int32_t bin = 0; bin < lists.bins; ++bin, values += channels, winners += channels) {
-    const BinCells<Real> cells = cells_of_bin(lists, bin);
+    const ListedBin<Real> cells = cells_of_bin(lists, bin);
     V best[kVectors];
     V winner[kVectors];
 #pragma GCC unroll 16
@@ -147,7 +147,7 @@ void spread_maxima_of(const CellLists<Real>& lists, const Real* winners, const R
   using V = Vector<Real>;
   constexpr int kVectors = kVectorsPerLine<Real>;
   for (int32_t bin = 0; bin < lists.bins; ++bin, winners += channels, gradients += channels) {
-    const BinCells<Real> cells = cells_of_bin(lists, bin);
+    const ListedBin<Real> cells = cells_of_bin(lists, bin);
     Real number = 0;
     for (const WeightedCell<Real>* cell = cells.begin; cell < cells.end; cell += kCells, number += 1) {
       if (cell->cell == kOutside) continue;
