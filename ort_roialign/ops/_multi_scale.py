@@ -48,7 +48,8 @@ def multi_scale_roi_align(
         canonical_scale: side of a square box of the canonical level, in image pixels.
         canonical_level: level of such a box.
         min_level: level of the first map; by default -log2 of its scale, rounded.
-        max_level: highest level in use; by default -log2 of the last scale, rounded.
+        max_level: highest level in use; by default `min_level` and as many levels as the first and
+            the last scale are apart.
         log_epsilon: added before the logarithm of the level's rule.
         level_epsilon: added to the level before it is rounded down.
         threads: to run on; 0: one a core that this process may use.
@@ -141,7 +142,8 @@ def multi_scale_roi_align_rotated(
         canonical_scale: side of a square box of the canonical level, in image pixels.
         canonical_level: level of such a box.
         min_level: level of the first map; by default -log2 of its scale, rounded.
-        max_level: highest level in use; by default -log2 of the last scale, rounded.
+        max_level: highest level in use; by default `min_level` and as many levels as the first and
+            the last scale are apart.
         log_epsilon: added before the logarithm of the level's rule.
         level_epsilon: added to the level before it is rounded down.
         threads: to run on; 0: one a core that this process may use.

@@ -63,7 +63,7 @@ class MultiScaleAttributes(TypedDict, total=False):
     canonical_scale: float  # side of a square box of `canonical_level`, in image pixels (224)
     canonical_level: int  # (4)
     min_level: int | None  # of the first map (-log2 of the first scale, rounded)
-    max_level: int | None  # of the last map in use (-log2 of the last scale, rounded)
+    max_level: int | None  # of the last map in use (min_level and the scales' levels apart)
     log_epsilon: float  # added before the logarithm (0)
     level_epsilon: float  # added to the level before it is rounded down (1e-6)
 
@@ -371,8 +371,12 @@ def _check_level_rule(
             f"got {float(canonical_scale):g}"
         )
     check_integer(operator, "canonical_level", attributes.canonical_level, least=LEAST_LEVEL)
-    min_level = _check_level(operator, "min_level", attributes.min_level, spatial_scales[0])
-    max_level = _check_level(operator, "max_level", attributes.max_level, spatial_scales[-1])
+    first, last = _level_of(spatial_scales[0]), _level_of(spatial_scales[-1])
+    min_level = first if attributes.min_level is None else attributes.min_level
+    check_integer(operator, "min_level", min_level, least=LEAST_LEVEL)
+    derived = attributes.max_level is None
+    max_level = min_level + last - first if derived else attributes.max_level
+    check_integer(operator, "max_level", max_level, least=LEAST_LEVEL)
     rule = _LevelRule(
         canonical_scale,
         np.float32(attributes.canonical_level),
@@ -386,14 +390,12 @@ def _check_level_rule(
         raise InvalidArgumentError(
             f"{operator}: attribute max_level must be in [min_level, min_level + "
             f"{len(spatial_scales)} maps - 1] = [{min_level}, {most}]; got {max_level}"
+            + (" from the scales, which must be those of maps, finest first" if derived else "")
         )
     return rule
 
 
-def _check_level(operator: str, name: str, level: int | None, scale: np.float32) -> int:
-    """The level; if absent, that of the scale: 2 at a quarter of the image's size."""
-    if level is None:
-        logarithm = float(np.float32(-math.log2(scale)))
-        level = int(math.copysign(math.floor(abs(logarithm) + 0.5), logarithm))
-    check_integer(operator, name, level, least=LEAST_LEVEL)
-    return level
+def _level_of(scale: np.float32) -> int:
+    """The level of a map's scale: 2 at a quarter of the image's size."""
+    logarithm = float(np.float32(-math.log2(scale)))
+    return int(math.copysign(math.floor(abs(logarithm) + 0.5), logarithm))

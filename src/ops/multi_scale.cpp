@@ -44,15 +44,18 @@ LevelParams read_level_params(const AttributeReader& attributes, const std::stri
   }
   constexpr int64_t kLeastLevel = -1000;
   rule.canonical_level = static_cast<float>(read_integer(attributes, op, "canonical_level", 4, kLeastLevel));
-  rule.min_level = read_integer(attributes, op, "min_level", level_of_scale(levels.spatial_scales[0]), kLeastLevel);
-  rule.max_level = read_integer(attributes, op, "max_level", level_of_scale(levels.spatial_scales[levels.num_maps - 1]),
-                                kLeastLevel);
+  const int64_t first = level_of_scale(levels.spatial_scales[0]);
+  const int64_t last = level_of_scale(levels.spatial_scales[levels.num_maps - 1]);
+  rule.min_level = read_integer(attributes, op, "min_level", first, kLeastLevel);
+  rule.max_level = read_integer(attributes, op, "max_level", rule.min_level + last - first, kLeastLevel);
   rule.log_epsilon = read_finite(attributes, op, "log_epsilon", 0.0f);
   rule.level_epsilon = read_finite(attributes, op, "level_epsilon", 1e-6f);
   const int64_t most = static_cast<int64_t>(rule.min_level) + levels.num_maps - 1;
   if (rule.max_level < rule.min_level || rule.max_level > most) {
+    const char* origin =
+        attributes.integer("max_level") ? "" : " from the scales, which must be those of maps, finest first";
     throw InvalidArgument(text(op, ": attribute max_level must be in [min_level, min_level + ", levels.num_maps,
-                               " maps - 1] = [", rule.min_level, ", ", most, "]; got ", rule.max_level));
+                               " maps - 1] = [", rule.min_level, ", ", most, "]; got ", rule.max_level, origin));
   }
   return levels;
 }

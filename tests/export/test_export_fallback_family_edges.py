@@ -121,7 +121,28 @@ def test_number_of_maps(name: str, num_maps: int, run: Run, rng: np.random.Gener
     ids=["torchvision", "detectron2", "mmdet", "negative", "below_zero"],
 )
 def test_levels(rule: dict[str, Any], rng: np.random.Generator) -> None:
-    # Each map is one number, so that a box's result is the number of its map.
+    attributes = {"min_level": 3, "max_level": 5, **rule, "spatial_scales": [1e-3] * 3}
+    expected = check_levels(attributes, rng)
+    assert (
+        len(np.unique(np.round(expected))) >= attributes["max_level"] - attributes["min_level"] + 1
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"min_level": 0}, {"min_level": -3}, {"max_level": 3}, {"min_level": 2, "max_level": 3}],
+)
+def test_levels_that_are_not_given_are_those_of_the_scales(
+    given: dict[str, Any], rng: np.random.Generator
+) -> None:
+    rule = {"canonical_scale": 32.0, "canonical_level": given.get("min_level", 2) + 1}
+    expected = check_levels({**rule, **given, "spatial_scales": [0.25, 0.12, 0.07]}, rng)
+    on_the_map = np.unique(np.round(expected[expected > 0.5]))
+    assert list(on_the_map) == ([1, 2] if "max_level" in given else [1, 2, 3])
+
+
+def check_levels(rule: dict[str, Any], rng: np.random.Generator) -> Any:
+    """Compare the function with the reference on maps of one number: a result is a map's number."""
     name = "MultiScaleRoiAlign"
     around = np.concatenate([np.nextafter(np.float32(side), [0, side, 999], dtype=np.float32)
                              for side in (8, 16, 32, 64, 128, 256, 20, 40, 80)])  # fmt: skip
@@ -132,13 +153,15 @@ def test_levels(rule: dict[str, Any], rng: np.random.Generator) -> None:
     rois[:, 2], rois[:, 3] = widths, heights
     maps = [np.full((1, 1, 4, 4), 1 + level, np.float32) for level in range(3)]
     attributes = {**LEVELS, "sampling_ratio": 1, "coordinate_transformation_mode": "half_pixel"}
-    attributes |= {"output_height": 1, "output_width": 1, **rule, "spatial_scales": [1e-3] * 3}
-    attributes = {"min_level": 3, "max_level": 5, **attributes}
+    attributes |= {"output_height": 1, "output_width": 1}
+    for level in ("min_level", "max_level"):
+        attributes.pop(level, None)
+    attributes |= rule
     inputs = [rois, np.zeros(len(rois), np.int64), *maps]
     actual = without_plugin(name, attributes, inputs)
     expected = family_reference(name, attributes, inputs)
-    assert len(np.unique(expected)) >= attributes["max_level"] - attributes["min_level"] + 1
-    np.testing.assert_array_equal(actual, expected.astype(np.float32))
+    np.testing.assert_allclose(actual, expected, *FLOAT32)
+    return expected
 
 
 def test_channels_that_do_not_go_with_the_bins_fail(rng: np.random.Generator) -> None:

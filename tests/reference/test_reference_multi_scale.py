@@ -192,6 +192,15 @@ def test_level_is_computed_in_float32_for_float64_maps_too():
         assert map_numbers(rois, dtype, **attributes) == 2
 
 
+@pytest.mark.parametrize("min_level", [0, 3])
+def test_the_default_of_the_last_level_follows_a_given_first_one(min_level):
+    levels = np.arange(-5, 9)
+    rois = squares((224 * 2.0 ** (levels - 4) * 1.01).astype(np.float32))
+    scales = (0.25, 0.125, 0.0625)
+    numbers = map_numbers(rois, num_maps=3, spatial_scales=scales, min_level=min_level)
+    assert_array_equal(numbers, np.clip(levels, min_level, min_level + 2) - min_level)
+
+
 @pytest.mark.parametrize(
     ("scales", "min_level", "max_level"),
     # -log2 of the scales, halves away from zero.

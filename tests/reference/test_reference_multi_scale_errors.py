@@ -65,7 +65,7 @@ def changed(**changes):
             "attribute max_level must be in [min_level, min_level + 2 maps - 1] = [2, 3]; got 4",
         ),
         (
-            changed(min_level=4),
+            changed(min_level=4, max_level=3),
             "attribute max_level must be in [min_level, min_level + 2 maps - 1] = [4, 5]; got 3",
         ),
         (changed(mode="sum"), 'attribute mode must be "avg" or "max"; got "sum"'),

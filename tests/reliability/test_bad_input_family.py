@@ -140,6 +140,11 @@ def test_shapes(device, rng, operator, name, array, text):
         ),
         (
             "MultiScaleRoiAlign",
+            {"spatial_scales": [0.0625, 0.125, 0.25]},
+            "= [4, 6]; got 2 from the scales, which must be those of maps, finest first",
+        ),
+        (
+            "MultiScaleRoiAlign",
             {"spatial_scales": [1, 1, 1]},
             "attribute spatial_scales must be a list of floats; got a list",
         ),

@@ -24,7 +24,7 @@ _LEVELS = (
     "level_epsilon: float = 0.000001",
 )
 
-# The level of a map's scale, -log2(scale) rounded half away from zero, where none is given.
+# The level of a map's scale: -log2(scale) rounded half away from zero.
 _LEVEL_OF_SCALE = f"""
   END_given = Constant<value_int: int = @END_level>()
   END_not_given = Constant<value_int = {_NOT_GIVEN}>()
@@ -40,9 +40,15 @@ _LEVEL_OF_SCALE = f"""
   END_distance_and_half = Add(END_distance, half)
   END_whole = Floor(END_distance_and_half)
   END_sign = Sign(END_exact)
-  END_derived = Mul(END_sign, END_whole)
+  END_of_scale = Mul(END_sign, END_whole)
   END_given_f = Cast<to = 1>(END_given)
-  END_level = Where(END_is_derived, END_derived, END_given_f)
+"""
+
+_LEVELS_IN_USE = """
+  min_level = Where(min_is_derived, min_of_scale, min_given_f)
+  levels_apart = Sub(max_of_scale, min_of_scale)
+  max_derived = Add(min_level, levels_apart)
+  max_level = Where(max_is_derived, max_derived, max_given_f)
 """
 
 # In float32, as the kernels: logarithm and root are rounded from float64.
@@ -174,6 +180,7 @@ def _text(operator: str, opset: int, num_maps: int) -> str:
         _LEVEL_OF_SCALE.replace("END", end).replace("PLACE", place)
         for end, place in (("min", "0"), ("max", "-1"))
     )
+    levels += _LEVELS_IN_USE
     one_map = (
         _ONE_MAP.replace("SCALES", _SCALES_ROTATED if is_rotated else _SCALES)
         .replace("OPERATOR", f"ort_roialign.{operator}")
