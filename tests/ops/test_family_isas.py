@@ -165,7 +165,7 @@ def test_threads_change_no_bit_of_many_short_tasks(cpu_device, rng, way, type_na
     with forced_kernels(ort_roialign.cpu_state()["isa"], way):
         (expected,) = make_session(model, cpu_device, threads=1).run(None, inputs)
         session = make_session(model, cpu_device, threads=4)
-        for _ in range(500):
+        for _ in range(2000):
             (found,) = session.run(None, inputs)
             assert_array_equal(found, expected)
 
