@@ -6,8 +6,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ort_roialign._library import LIBRARY_VARIABLE, get_library_path
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
@@ -17,13 +16,16 @@ TYPE_NAMES = ("float32", "float64", "float16", "bfloat16", "int64")
 _MOST_AXES = 4
 _INTEGER, _REAL, _TEXT, _REALS = range(4)
 _BROKEN_CONTRACT = 1
-_ERROR_BYTES = 1024
+_HASHABLE = (int, float, str)
 
 Attribute = int | float | str | Sequence[float]
 
+# ctypes makes such a type anew, or looks for it, wherever `type * number` is written.
+_Shape = ctypes.c_int64 * _MOST_AXES
+_ErrorText = ctypes.c_char * 1024
 
-@dataclass(frozen=True)
-class Tensor:
+
+class Tensor(NamedTuple):
     """Contiguous memory that a kernel reads or writes.
 
     Attributes:
@@ -38,6 +40,7 @@ class Tensor:
 
 
 ABSENT = Tensor(0, "float32", ())
+_TYPE_NUMBERS = {name: number for number, name in enumerate(TYPE_NAMES)}
 
 
 class _CAttribute(ctypes.Structure):
@@ -57,7 +60,7 @@ class _CTensor(ctypes.Structure):
         ("data", ctypes.c_void_p),
         ("type", ctypes.c_int32),
         ("rank", ctypes.c_int32),
-        ("shape", ctypes.c_int64 * _MOST_AXES),
+        ("shape", _Shape),
     )
 
 
@@ -76,57 +79,81 @@ class _CCall(ctypes.Structure):
     )
 
 
-def infer(
-    operator: str, attributes: Mapping[str, Attribute], inputs: Sequence[Tensor], num_outputs: int
-) -> list[Tensor]:
-    """Return types and shapes of a call's first outputs, without memory.
+class Call:
+    """A call of a kernel in the library's own form, made once for its checks and for its run.
 
     Args:
         operator: name in the domain `ort_roialign`, such as "RoiAlign" or "RoiAlignGrad".
         attributes: name -> value; absent ones have the operator's default.
         inputs: of the operator, in its order; `ABSENT` for an optional one.
-        num_outputs: how many are wanted.
+        num_outputs: how many of the first outputs are wanted.
 
     Raises:
-        InvalidArgumentError: if types, shapes or attributes break the operator's contract.
+        InvalidArgumentError: if the library cannot be told of an attribute or a tensor.
     """
-    call = _c_call(operator, attributes, inputs, [ABSENT] * num_outputs)
-    _check(_function("ort_roialign_infer"), call)
-    return [
-        Tensor(0, TYPE_NAMES[output.type], tuple(output.shape[: output.rank]))
-        for output in call.outputs[:num_outputs]
-    ]
 
+    def __init__(
+        self,
+        operator: str,
+        attributes: Mapping[str, Attribute],
+        inputs: Sequence[Tensor],
+        num_outputs: int,
+    ) -> None:
+        self._operator = operator
+        c_attributes = _c_attributes(
+            operator,
+            tuple(
+                (name, type(value), value if isinstance(value, _HASHABLE) else tuple(value))
+                for name, value in attributes.items()
+            ),
+        )
+        c_inputs = (_CTensor * len(inputs))(*[_c_tensor(operator, each) for each in inputs])
+        self._outputs = (_CTensor * num_outputs)()
+        # ctypes structures hold what they point to, so the call keeps all of it alive.
+        self._call = _CCall(
+            op=operator.encode(),
+            attributes=c_attributes,
+            num_attributes=len(c_attributes),
+            inputs=c_inputs,
+            num_inputs=len(inputs),
+            outputs=self._outputs,
+            num_outputs=num_outputs,
+        )
 
-def run(
-    operator: str,
-    attributes: Mapping[str, Attribute],
-    inputs: Sequence[Tensor],
-    outputs: Sequence[Tensor],
-    *,
-    threads: int = 0,
-    cuda_stream: int | None = None,
-) -> None:
-    """Run a kernel.
+    def infer(self) -> list[Tensor]:
+        """Return types and shapes of the outputs, without memory.
 
-    Args:
-        operator: as in `infer`.
-        attributes: as in `infer`.
-        inputs: as in `infer`.
-        outputs: memory of the types and shapes that `infer` gives; `ABSENT` for an optional one.
-        threads: of the CPU kernels; 0: one a core that this process may use.
-        cuda_stream: the stream that tensors on the current CUDA device belong to; None: all
-            tensors are in the host's memory.
+        Raises:
+            InvalidArgumentError: if types, shapes or attributes break the operator's contract.
+        """
+        _check(_function("ort_roialign_infer"), self._call)
+        return [
+            Tensor(0, TYPE_NAMES[output.type], tuple(output.shape[: output.rank]))
+            for output in self._outputs
+        ]
 
-    Raises:
-        InvalidArgumentError: if the call breaks the operator's contract.
-        OrtRoiAlignError: if it fails for another reason.
-    """
-    call = _c_call(operator, attributes, inputs, outputs)
-    call.threads = threads or len(os.sched_getaffinity(0))
-    call.on_cuda = cuda_stream is not None
-    call.stream = cuda_stream
-    _check(_function("ort_roialign_run"), call)
+    def run(
+        self, outputs: Sequence[Tensor], *, threads: int = 0, cuda_stream: int | None = None
+    ) -> None:
+        """Run the kernel.
+
+        Args:
+            outputs: memory of the types and shapes that `infer` gives; `ABSENT` for an optional
+                one.
+            threads: of the CPU kernels; 0: one a core that this process may use.
+            cuda_stream: the stream that tensors on the current CUDA device belong to; None: all
+                tensors are in the host's memory.
+
+        Raises:
+            InvalidArgumentError: if the call breaks the operator's contract.
+            OrtRoiAlignError: if it fails for another reason.
+        """
+        for number, output in enumerate(outputs):
+            self._outputs[number] = _c_tensor(self._operator, output)
+        self._call.threads = threads or len(os.sched_getaffinity(0))
+        self._call.on_cuda = cuda_stream is not None
+        self._call.stream = cuda_stream
+        _check(_function("ort_roialign_run"), self._call)
 
 
 def _function(name: str) -> Any:
@@ -146,31 +173,21 @@ def _function_of(_override: str | None, name: str) -> Any:
 
 
 def _check(function: Any, call: _CCall) -> None:
-    error = ctypes.create_string_buffer(_ERROR_BYTES)
-    status = function(ctypes.byref(call), error, _ERROR_BYTES)
+    error = _ErrorText()
+    status = function(ctypes.byref(call), error, len(error))
     if status == 0:
         return
     text = error.value.decode(errors="replace")
     raise (InvalidArgumentError if status == _BROKEN_CONTRACT else OrtRoiAlignError)(text)
 
 
-def _c_call(
-    operator: str,
-    attributes: Mapping[str, Attribute],
-    inputs: Sequence[Tensor],
-    outputs: Sequence[Tensor],
-) -> _CCall:
-    # ctypes arrays hold what they point to, so the call keeps all of it alive.
-    c_attributes = [_c_attribute(operator, name, value) for name, value in attributes.items()]
-    return _CCall(
-        op=operator.encode(),
-        attributes=(_CAttribute * len(c_attributes))(*c_attributes),
-        num_attributes=len(c_attributes),
-        inputs=(_CTensor * len(inputs))(*(_c_tensor(operator, each) for each in inputs)),
-        num_inputs=len(inputs),
-        outputs=(_CTensor * len(outputs))(*(_c_tensor(operator, each) for each in outputs)),
-        num_outputs=len(outputs),
-    )
+# A layer's attributes are the same in every call. The types are part of the key because 1 == 1.0.
+@functools.lru_cache(maxsize=256)
+def _c_attributes(
+    operator: str, attributes: tuple[tuple[str, type, Attribute], ...]
+) -> ctypes.Array[_CAttribute]:
+    c_attributes = [_c_attribute(operator, name, value) for name, _, value in attributes]
+    return (_CAttribute * len(c_attributes))(*c_attributes)
 
 
 def _c_attribute(operator: str, name: str, value: Attribute) -> _CAttribute:
@@ -200,7 +217,9 @@ def _c_tensor(operator: str, tensor: Tensor) -> _CTensor:
         raise InvalidArgumentError(
             f"{operator}: tensors must have at most {_MOST_AXES} axes; got {list(tensor.shape)}"
         )
-    shape = (ctypes.c_int64 * _MOST_AXES)(*tensor.shape)
     return _CTensor(
-        tensor.pointer or None, TYPE_NAMES.index(tensor.type_name), len(tensor.shape), shape
+        tensor.pointer or None,
+        _TYPE_NUMBERS[tensor.type_name],
+        len(tensor.shape),
+        _Shape(*tensor.shape),
     )

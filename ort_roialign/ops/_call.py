@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ort_roialign._kernels import ABSENT, TYPE_NAMES, Attribute, Tensor, infer, run
+from ort_roialign._kernels import ABSENT, TYPE_NAMES, Attribute, Call, Tensor
 from ort_roialign._signatures import OPERATORS, Default, Signature
 from ort_roialign.errors import InvalidArgumentError
 
@@ -76,12 +76,12 @@ def _call(
     tensors = [ABSENT if array is None else _tensor(array) for array in arrays]
     # Only the types of the maps and of the boxes can be ones that NumPy does not know by name.
     types = {array.dtype.name: array.dtype for array in arrays if array is not None}
-    inferred = infer(name, attributes, tensors, len(output_names))
+    call = Call(name, attributes, tensors, len(output_names))
     outputs = [
         _memory(name, output_name, output.shape, types[output.type_name])
-        for output_name, output in zip(output_names, inferred, strict=True)
+        for output_name, output in zip(output_names, call.infer(), strict=True)
     ]
-    run(name, attributes, tensors, [_tensor(output) for output in outputs], threads=threads)
+    call.run([_tensor(output) for output in outputs], threads=threads)
     return outputs
 
 

@@ -374,8 +374,9 @@ def _check_level_rule(
     first, last = _level_of(spatial_scales[0]), _level_of(spatial_scales[-1])
     min_level = first if attributes.min_level is None else attributes.min_level
     check_integer(operator, "min_level", min_level, least=LEAST_LEVEL)
-    derived = attributes.max_level is None
-    max_level = min_level + last - first if derived else attributes.max_level
+    max_level = attributes.max_level
+    if max_level is None:
+        max_level = min_level + last - first
     check_integer(operator, "max_level", max_level, least=LEAST_LEVEL)
     rule = _LevelRule(
         canonical_scale,
@@ -390,7 +391,11 @@ def _check_level_rule(
         raise InvalidArgumentError(
             f"{operator}: attribute max_level must be in [min_level, min_level + "
             f"{len(spatial_scales)} maps - 1] = [{min_level}, {most}]; got {max_level}"
-            + (" from the scales, which must be those of maps, finest first" if derived else "")
+            + (
+                " from the scales, which must be those of maps, finest first"
+                if attributes.max_level is None
+                else ""
+            )
         )
     return rule
 

@@ -1,4 +1,4 @@
-"""The optional package of `ort_roialign.torch`, checked before anything imports it."""
+"""The optional packages of `ort_roialign.torch`, checked before anything imports them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,23 @@ def require_torch() -> None:
     Raises:
         MissingDependencyError: if it, or a package that it needs itself, is missing.
     """
+    _require("ort_roialign.torch", "torch")
+
+
+def require_torchvision() -> None:
+    """Import torchvision, which one module is derived from.
+
+    Raises:
+        MissingDependencyError: as `require_torch`.
+    """
+    _require("ort_roialign.torch.MultiScaleRoIAlign", "torchvision")
+
+
+def _require(what: str, package: str) -> None:
     try:
-        importlib.import_module("torch")
+        importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"ort_roialign.torch: requires torch; {error.name} is not installed; in the directory "
-            f"of ort_roialign's sources: pip install '.[export]'"
+            f"{what}: requires {package}; {error.name} is not installed; in the directory of "
+            f"ort_roialign's sources: pip install '.[export]'"
         ) from error

@@ -1,5 +1,7 @@
 """Functions with torchvision's and mmcv's signatures, on the operators of `_library_ops`.
 
+Those on feature pyramids are in `_multi_scale`.
+
 Letters: `N` images, `C` channels, `H W` height and width of the feature maps, `K` boxes, `L` boxes
 of one image, `PH PW` output bins.
 
@@ -10,17 +12,22 @@ float32, as the operators' attributes are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from ort_roialign.torch._boxes import origin, pair, split_boxes, split_rows
-
-# `OutputSize` is one number for both axes, or height and width.
-OutputSize = int | Sequence[int]
-Boxes = Tensor | Sequence[Tensor]
-_TURNED = "centre x, centre y, width, height, angle"
+from ort_roialign.torch._boxes import (
+    TURNED,
+    Boxes,
+    OutputSize,
+    check_map,
+    given_offset,
+    origin,
+    pair,
+    refuse_tangent,
+    samples,
+    split_boxes,
+    split_rows,
+)
 
 
 def roi_align(
@@ -36,9 +43,9 @@ def roi_align(
 
     Args:
         input: feature maps [N, C, H, W].
-        boxes: [K, 5] with the image's number in front of x1, y1, x2, y2 in image pixels, or a list
-            with the boxes [L, 4] of each image; of the maps' type, or float32 beside half-precision
-            maps.
+        boxes: [K, 5] with the image's number, whose fraction is cut off, in front of x1, y1, x2, y2
+            in image pixels, or a list with the boxes [L, 4] of each image; of the maps' type, or
+            float32 beside half-precision maps.
         output_size: bins PH, PW, or one number for both.
         spatial_scale: feature cells per image pixel.
         sampling_ratio: samples per bin and axis; 0 or less takes ceil(box size in cells / bins).
@@ -55,68 +62,12 @@ def roi_align(
     Source:
         He et al., "Mask R-CNN", 2017, section 3; the signature is torchvision's, but for `mode`.
     """
-    rois, images = split_boxes("roi_align", boxes)
+    check_map("roi_align", "input", input)
+    rois, images = split_boxes("roi_align", boxes, input)
     height, width = pair("roi_align", output_size)
+    ratio = samples("roi_align", sampling_ratio)
     pooled: Tensor = torch.ops.ort_roialign.roi_align(
-        input, rois, images, mode, height, width, max(sampling_ratio, 0), spatial_scale,
-        origin(aligned),
-    )  # fmt: skip
-    return pooled
-
-
-def multiscale_roi_align(
-    features: Sequence[Tensor],
-    boxes: Boxes,
-    output_size: OutputSize,
-    spatial_scales: Sequence[float],
-    sampling_ratio: int = -1,
-    aligned: bool = False,
-    mode: str = "avg",
-    canonical_scale: float = 224,
-    canonical_level: int = 4,
-    *,
-    min_level: int | None = None,
-    max_level: int | None = None,
-    log_epsilon: float = 0.0,
-    level_epsilon: float = 1e-6,
-) -> Tensor:
-    """Pool each box, as `roi_align` does, from the feature map that its size says.
-
-    The level of a box with the sides `w` and `h` is
-    `floor(canonical_level + log2(sqrt(w * h) / canonical_scale + log_epsilon) + level_epsilon)`,
-    at least `min_level` and at most `max_level`; its map is number `level - min_level`.
-
-    Args:
-        features: feature maps [N, C, H_l, W_l] of one type, the finest first.
-        boxes: as in `roi_align`.
-        output_size: bins PH, PW, or one number for both.
-        spatial_scales: feature cells per image pixel, one of each map.
-        sampling_ratio: as in `roi_align`.
-        aligned: as in `roi_align`.
-        mode: as in `roi_align`.
-        canonical_scale: side of a square box of the canonical level, in image pixels.
-        canonical_level: level of such a box.
-        min_level: level of the first map; by default -log2 of its scale, rounded.
-        max_level: highest level in use; by default -log2 of the last scale, rounded.
-        log_epsilon: added before the logarithm.
-        level_epsilon: added to the level before it is rounded down.
-
-    Returns:
-        Pooled boxes [K, C, PH, PW], differentiable by `features`.
-
-    Raises:
-        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
-
-    Source:
-        Lin et al., "Feature Pyramid Networks", 2017, equation 1; levels as torchvision's
-        MultiScaleRoIAlign.
-    """
-    rois, images = split_boxes("multiscale_roi_align", boxes)
-    height, width = pair("multiscale_roi_align", output_size)
-    scales = [float(scale) for scale in spatial_scales]
-    pooled: Tensor = torch.ops.ort_roialign.multi_scale_roi_align(
-        rois, images, list(features), scales, canonical_scale, canonical_level, min_level,
-        max_level, log_epsilon, level_epsilon, mode, height, width, max(sampling_ratio, 0),
+        input, rois, images, mode, height, width, ratio, spatial_scale,
         origin(aligned),
     )  # fmt: skip
     return pooled
@@ -138,8 +89,8 @@ def roi_align_rotated(
 
     Args:
         input: feature maps [N, C, H, W].
-        rois: [K, 6], the image's number, centre x, centre y, width, height in image pixels, angle;
-            of the maps' type, or float32 beside half-precision maps.
+        rois: [K, 6], the image's number as in `roi_align`, centre x, centre y, width, height in
+            image pixels, angle; of the maps' type, or float32 beside half-precision maps.
         output_size: bins PH, PW, or one number for both.
         spatial_scale: feature cells per image pixel.
         sampling_ratio: samples per bin and axis; 0 or less takes ceil(box size in cells / bins).
@@ -158,69 +109,12 @@ def roi_align_rotated(
     Source:
         detectron2's ROIAlignRotated; the signature is mmcv's, but for the keywords.
     """
-    boxes, images = split_rows("roi_align_rotated", "rois", rois, _TURNED)
+    check_map("roi_align_rotated", "input", input)
+    boxes, images = split_rows("roi_align_rotated", "rois", rois, TURNED)
     height, width = pair("roi_align_rotated", output_size)
+    ratio = samples("roi_align_rotated", sampling_ratio)
     pooled: Tensor = torch.ops.ort_roialign.roi_align_rotated(
-        input, boxes, images, mode, height, width, max(sampling_ratio, 0), spatial_scale,
-        origin(aligned), angle_unit, int(clockwise),
-    )  # fmt: skip
-    return pooled
-
-
-def multiscale_roi_align_rotated(
-    features: Sequence[Tensor],
-    rois: Tensor,
-    output_size: OutputSize,
-    spatial_scales: Sequence[float],
-    sampling_ratio: int = 0,
-    aligned: bool = True,
-    clockwise: bool = False,
-    *,
-    mode: str = "avg",
-    angle_unit: str = "radians",
-    canonical_scale: float = 224,
-    canonical_level: int = 4,
-    min_level: int | None = None,
-    max_level: int | None = None,
-    log_epsilon: float = 0.0,
-    level_epsilon: float = 1e-6,
-) -> Tensor:
-    """Pool each turned box, as `roi_align_rotated` does, from the feature map that its size says.
-
-    The level of a box is that of `multiscale_roi_align`.
-
-    Args:
-        features: feature maps [N, C, H_l, W_l] of one type, the finest first.
-        rois: as in `roi_align_rotated`.
-        output_size: bins PH, PW, or one number for both.
-        spatial_scales: feature cells per image pixel, one of each map.
-        sampling_ratio: as in `roi_align_rotated`.
-        aligned: as in `roi_align_rotated`.
-        clockwise: as in `roi_align_rotated`.
-        mode: as in `roi_align_rotated`.
-        angle_unit: as in `roi_align_rotated`.
-        canonical_scale: as in `multiscale_roi_align`, like the arguments after it.
-        canonical_level: level of a box of that scale.
-        min_level: level of the first map.
-        max_level: highest level in use.
-        log_epsilon: added before the logarithm.
-        level_epsilon: added to the level before it is rounded down.
-
-    Returns:
-        Pooled boxes [K, C, PH, PW], differentiable by `features`.
-
-    Raises:
-        InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
-
-    Source:
-        detectron2's ROIPooler with ROIAlignRotated; the arguments are those of the two functions.
-    """
-    boxes, images = split_rows("multiscale_roi_align_rotated", "rois", rois, _TURNED)
-    height, width = pair("multiscale_roi_align_rotated", output_size)
-    scales = [float(scale) for scale in spatial_scales]
-    pooled: Tensor = torch.ops.ort_roialign.multi_scale_roi_align_rotated(
-        boxes, images, list(features), scales, canonical_scale, canonical_level, min_level,
-        max_level, log_epsilon, level_epsilon, mode, height, width, max(sampling_ratio, 0),
+        input, boxes, images, mode, height, width, ratio, spatial_scale,
         origin(aligned), angle_unit, int(clockwise),
     )  # fmt: skip
     return pooled
@@ -249,7 +143,8 @@ def roi_pool(
     Source:
         Girshick, "Fast R-CNN", 2015, section 2.1; the signature is torchvision's.
     """
-    rois, images = split_boxes("roi_pool", boxes)
+    check_map("roi_pool", "input", input)
+    rois, images = split_boxes("roi_pool", boxes, input)
     height, width = pair("roi_pool", output_size)
     pooled: Tensor = torch.ops.ort_roialign.roi_pool(
         input, rois, images, height, width, spatial_scale
@@ -283,10 +178,12 @@ def ps_roi_align(
     Source:
         Li et al., "Light-Head R-CNN", 2017; the signature is torchvision's.
     """
-    rois, images = split_boxes("ps_roi_align", boxes)
+    check_map("ps_roi_align", "input", input)
+    rois, images = split_boxes("ps_roi_align", boxes, input)
     height, width = pair("ps_roi_align", output_size)
+    ratio = samples("ps_roi_align", sampling_ratio)
     pooled: Tensor = torch.ops.ort_roialign.ps_roi_align(
-        input, rois, images, height, width, max(sampling_ratio, 0), spatial_scale
+        input, rois, images, height, width, ratio, spatial_scale
     )
     return pooled
 
@@ -314,7 +211,8 @@ def ps_roi_pool(
     Source:
         Dai et al., "R-FCN", 2016, section 2; the signature is torchvision's.
     """
-    rois, images = split_boxes("ps_roi_pool", boxes)
+    check_map("ps_roi_pool", "input", input)
+    rois, images = split_boxes("ps_roi_pool", boxes, input)
     height, width = pair("ps_roi_pool", output_size)
     pooled: Tensor = torch.ops.ort_roialign.ps_roi_pool(
         input, rois, images, height, width, spatial_scale
@@ -329,8 +227,8 @@ def prroi_pool(
 
     Args:
         features: feature maps [N, C, H, W].
-        rois: [K, 5], the image's number, x1, y1, x2, y2 in image pixels; of the maps' type, or
-            float32 beside half-precision maps.
+        rois: [K, 5], the image's number as in `roi_align`, x1, y1, x2, y2 in image pixels; of the
+            maps' type, or float32 beside half-precision maps.
         output_size: bins PH, PW, or one number for both.
         spatial_scale: feature cells per image pixel.
 
@@ -343,7 +241,9 @@ def prroi_pool(
     Source:
         Jiang et al., "IoU-Net", 2018, section 3.2; the signature is mmcv's.
     """
+    check_map("prroi_pool", "features", features)
     boxes, images = split_rows("prroi_pool", "rois", rois, "x1, y1, x2, y2")
+    refuse_tangent("prroi_pool", "rois", rois)
     height, width = pair("prroi_pool", output_size)
     pooled: Tensor = torch.ops.ort_roialign.pr_roi_pool(
         features, boxes, images, height, width, spatial_scale
@@ -366,7 +266,7 @@ def deform_roi_pool(
         input: feature maps [N, C, H, W].
         rois: as in `prroi_pool`.
         offset: [K, 2, PH, PW] in the maps' type: each bin's way along x, then along y, in parts of
-            the box's size times `gamma`; None: no bin moves.
+            the box's size times `gamma`; None, or mmcv's empty tensor [0]: no bin moves.
         output_size: bins PH, PW, or one number for both.
         spatial_scale: feature cells per image pixel.
         sampling_ratio: samples per bin and axis; 0 or less takes ceil(box size in cells / bins).
@@ -381,10 +281,13 @@ def deform_roi_pool(
     Source:
         Dai et al., "Deformable Convolutional Networks", 2017, section 2.2; the signature is mmcv's.
     """
+    check_map("deform_roi_pool", "input", input)
     boxes, images = split_rows("deform_roi_pool", "rois", rois, "x1, y1, x2, y2")
+    offset = given_offset("deform_roi_pool", offset)
     height, width = pair("deform_roi_pool", output_size)
+    ratio = samples("deform_roi_pool", sampling_ratio)
     pooled: Tensor = torch.ops.ort_roialign.deform_roi_pool(
-        input, boxes, images, offset, height, width, max(sampling_ratio, 0), spatial_scale,
+        input, boxes, images, offset, height, width, ratio, spatial_scale,
         origin(True), gamma,
     )  # fmt: skip
     return pooled

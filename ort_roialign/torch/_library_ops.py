@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from ort_roialign._kernels import ABSENT, Attribute, Tensor, infer, run
+from ort_roialign._kernels import ABSENT, Attribute, Call, Tensor
 from ort_roialign._signatures import OPERATORS, Default, Signature
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
+from ort_roialign.torch._sizes import numbers_of_sizes
 
 NAMESPACE = "ort_roialign"
 _DEVICES = ("cpu", "cuda")
@@ -32,6 +33,8 @@ _TYPE_NAMES = {
     torch.bfloat16: "bfloat16",
     torch.int64: "int64",
 }
+_FLOATING = "float32, float64, float16 or bfloat16"
+_UNREAD = 1  # an address that tells a tensor from one that is left out
 _TYPES = {name: type_ for type_, name in _TYPE_NAMES.items()}
 _library: Any = torch.library  # its classes have no type hints
 _fragment = _library.Library(NAMESPACE, "FRAGMENT")  # whose registrations end with it
@@ -78,27 +81,27 @@ class _Forward:
     def compute(self, *arguments: Any) -> Any:
         """Run the kernel, without a copy of tensors that are contiguous."""
         tensors = self.tensors(arguments)
-        attributes = self._attributes(arguments)
         device = self._common_device(tensors)
         inputs = [None if tensor is None else tensor.contiguous() for _, tensor in tensors]
-        c_inputs = [ABSENT if tensor is None else _c_tensor(self.name, tensor) for tensor in inputs]
+        c_inputs = [
+            ABSENT if tensor is None else self._c_tensor(name, tensor)
+            for (name, _), tensor in zip(tensors, inputs, strict=True)
+        ]
         wanted = self._wanted(arguments)
+        call = Call(self.name, self._attributes(arguments), c_inputs, len(wanted))
         outputs = [
             torch.empty(each.shape if want else 0, dtype=_TYPES[each.type_name], device=device)
-            for each, want in zip(
-                infer(self.name, attributes, c_inputs, len(wanted)), wanted, strict=True
-            )
+            for each, want in zip(call.infer(), wanted, strict=True)
         ]
         c_outputs = [
-            _c_tensor(self.name, output) if want else ABSENT
+            self._c_tensor("Y", output) if want else ABSENT
             for output, want in zip(outputs, wanted, strict=True)
         ]
         if device.type == "cuda":
             with torch.cuda.device(device):
-                stream = torch.cuda.current_stream().cuda_stream
-                run(self.name, attributes, c_inputs, c_outputs, cuda_stream=stream)
+                call.run(c_outputs, cuda_stream=torch.cuda.current_stream().cuda_stream)
         else:
-            run(self.name, attributes, c_inputs, c_outputs, threads=torch.get_num_threads())
+            call.run(c_outputs, threads=torch.get_num_threads())
         return self._result(outputs)
 
     def tensors(self, arguments: Sequence[Any]) -> list[tuple[str, torch.Tensor | None]]:
@@ -149,13 +152,17 @@ class _Forward:
         return [*cast_inputs, *arguments[len(self.inputs) :]]
 
     def fake(self, *arguments: Any) -> Any:
-        """A tensor of the output's type and shape, whose sizes may be symbols."""
-        inputs, attributes = dict(self.tensors(arguments)), self._attributes(arguments)
+        """A tensor of the output's type and shape, whose sizes may be symbols.
+
+        Raises:
+            InvalidArgumentError: if the call breaks the operator's contract, as far as types,
+                attributes and sizes can tell.
+        """
+        attributes = self._check_without_memory(arguments)
+        inputs = dict(self.tensors(arguments))
         x, rois = inputs["X"], inputs["rois"]
         assert x is not None
         assert rois is not None
-        torch._check(x.dim() == 4, lambda: f"{self.name}: X must have 4 axes; got {x.dim()}")
-        torch._check(rois.dim() == 2, lambda: f"{self.name}: rois must have 2 axes")
         height, width = attributes["output_height"], attributes["output_width"]
         assert isinstance(height, int)
         assert isinstance(width, int)
@@ -163,6 +170,41 @@ class _Forward:
         if self.signature.channel_per_bin:
             channels = channels // (height * width)
         return x.new_empty((rois.shape[0], channels, height, width))
+
+    def _check_without_memory(self, arguments: Sequence[Any]) -> dict[str, Attribute]:
+        """Let the library check a call of tensors without numbers, and return its attributes."""
+        attributes, tensors = self._attributes(arguments), self.tensors(arguments)
+        self._common_device(tensors)
+        height, width = attributes["output_height"], attributes["output_width"]
+        assert isinstance(height, int)
+        assert isinstance(width, int)
+        stand_ins = {
+            "C": height * width if self.signature.channel_per_bin else 1,
+            "R": 5 if "angle_unit" in attributes else 4,
+            **{"T": 2, "P": height, "Q": width},
+        }
+        shapes = iter(numbers_of_sizes(tensors, stand_ins))
+        c_inputs = [
+            ABSENT
+            if tensor is None
+            else Tensor(_UNREAD, self._type_name(name, tensor), next(shapes))
+            for name, tensor in tensors
+        ]
+        Call(self.name, attributes, c_inputs, len(self._wanted(arguments))).infer()
+        return attributes
+
+    def _c_tensor(self, name: str, tensor: torch.Tensor) -> Tensor:
+        return Tensor(tensor.data_ptr(), self._type_name(name, tensor), tuple(tensor.shape))
+
+    def _type_name(self, name: str, tensor: torch.Tensor) -> str:
+        type_name = _TYPE_NAMES.get(tensor.dtype)
+        if type_name is None:
+            required = "int64" if name == "batch_indices" else _FLOATING
+            given = str(tensor.dtype).removeprefix("torch.")
+            raise InvalidArgumentError(
+                f"{self.name}: {name} must be of type {required}; got {given}"
+            )
+        return type_name
 
 
 class _Gradient(_Forward):
@@ -194,7 +236,8 @@ class _Gradient(_Forward):
         return outputs[0] if self.second is None else tuple(outputs)
 
     def fake(self, *arguments: Any) -> Any:
-        """Tensors of the gradients' types and shapes, whose sizes may be symbols."""
+        """Tensors of the gradients' types and shapes, as that of the operator."""
+        self._check_without_memory(arguments)
         inputs = self.tensors(arguments)
         likes = [x for name, x in inputs if name == "X" and x is not None]
         if self.second is not None:
@@ -216,15 +259,6 @@ def _attribute_type(default: Default) -> str:
     if default is None:  # the library derives it
         return "int?"
     return "float[]" if isinstance(default, tuple) else type(default).__name__
-
-
-def _c_tensor(operator: str, tensor: torch.Tensor) -> Tensor:
-    if tensor.dtype not in _TYPE_NAMES:
-        raise InvalidArgumentError(
-            f"{operator}: tensors must be of type {', '.join(_TYPE_NAMES.values())}; "
-            f"got {str(tensor.dtype).removeprefix('torch.')}"
-        )
-    return Tensor(tensor.data_ptr(), _TYPE_NAMES[tensor.dtype], tuple(tensor.shape))
 
 
 def _register(signature: Signature) -> None:

@@ -1,13 +1,18 @@
-"""Modules with the signatures of torchvision's and mmcv's, around the functions."""
+"""Modules with the signatures of torchvision's and mmcv's, around the functions.
+
+torchvision's MultiScaleRoIAlign is in `_detector_pooler`.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from ort_roialign.torch import _functional as functional
-from ort_roialign.torch._functional import Boxes, OutputSize
+from ort_roialign.torch._boxes import Boxes, OutputSize
+from ort_roialign.torch._multi_scale import multiscale_roi_align_rotated
 
 
 class _Pooler(nn.Module):
@@ -103,6 +108,78 @@ class RoIAlignRotated(_Pooler):
             self.clockwise,
             mode=self.mode,
             angle_unit=self.angle_unit,
+        )
+
+
+class MultiScaleRoIAlignRotated(_Pooler):
+    """`multiscale_roi_align_rotated` as a module.
+
+    Args:
+        output_size: bins PH, PW, or one number for both.
+        spatial_scales: feature cells per image pixel, one of each map.
+        sampling_ratio: samples per bin and axis; 0 or less is adaptive.
+        aligned: whether half a cell is subtracted from the scaled centres.
+        clockwise: whether a positive angle turns a box clockwise.
+        mode: "avg" or "max" of a bin's interpolated samples.
+        angle_unit: "radians" or "degrees".
+        canonical_scale: side of a square box of the canonical level, in image pixels.
+        canonical_level: level of such a box.
+        min_level: level of the first map; None takes that of its scale.
+        max_level: highest level in use; None takes that of the last scale.
+        log_epsilon: added before the logarithm.
+        level_epsilon: added to the level before it is rounded down.
+    """
+
+    def __init__(
+        self,
+        output_size: OutputSize,
+        spatial_scales: Sequence[float],
+        sampling_ratio: int = 0,
+        aligned: bool = True,
+        clockwise: bool = False,
+        *,
+        mode: str = "avg",
+        angle_unit: str = "radians",
+        canonical_scale: float = 224,
+        canonical_level: int = 4,
+        min_level: int | None = None,
+        max_level: int | None = None,
+        log_epsilon: float = 0.0,
+        level_epsilon: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scales = spatial_scales
+        self.sampling_ratio = sampling_ratio
+        self.aligned = aligned
+        self.clockwise = clockwise
+        self.mode = mode
+        self.angle_unit = angle_unit
+        self.canonical_scale = canonical_scale
+        self.canonical_level = canonical_level
+        self.min_level = min_level
+        self.max_level = max_level
+        self.log_epsilon = log_epsilon
+        self.level_epsilon = level_epsilon
+
+    def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Return `multiscale_roi_align_rotated` of maps [N, C, H_l, W_l] and boxes [K, 6]."""
+        return multiscale_roi_align_rotated(
+            features,
+            rois,
+            self.output_size,
+            self.spatial_scales,
+            self.sampling_ratio,
+            self.aligned,
+            self.clockwise,
+            mode=self.mode,
+            angle_unit=self.angle_unit,
+            canonical_scale=self.canonical_scale,
+            canonical_level=self.canonical_level,
+            min_level=self.min_level,
+            max_level=self.max_level,
+            log_epsilon=self.log_epsilon,
+            level_epsilon=self.level_epsilon,
         )
 
 

@@ -17,7 +17,7 @@ from tolerances import KERNEL, gradient_of_any_size
 
 import ort_roialign
 from ort_roialign import InvalidArgumentError, ops, reference
-from ort_roialign._kernels import ABSENT, Tensor, infer, run
+from ort_roialign._kernels import ABSENT, Call, Tensor
 from ort_roialign._signatures import OPERATORS
 
 X = np.array([[[[1.0, 2.0], [3.0, 4.0]]]])
@@ -71,9 +71,10 @@ def test_the_functions_defaults_are_the_table_s_and_the_library_s(
     tensors = [Tensor(array.ctypes.data, array.dtype.name, array.shape) for array in arrays]
     if name == "DeformRoiPool":  # whose offset has the shape of more bins than the default's
         arrays[3], tensors[3] = None, ABSENT
-    (output,) = infer(name, given, tensors, 1)
+    call = Call(name, given, tensors, 1)
+    (output,) = call.infer()
     y = np.full(output.shape, np.nan)
-    run(name, given, tensors, [Tensor(y.ctypes.data, "float64", y.shape)])
+    call.run([Tensor(y.ctypes.data, "float64", y.shape)])
     assert_array_equal(_as_list(function(*arrays, **given))[0], y)
 
 
@@ -191,7 +192,12 @@ def test_no_boxes_give_a_gradient_of_zero() -> None:
         ((X, ROIS, IMAGES), {"mode": None}, "mode must be a string; got None"),
         ((X, ROIS, IMAGES), {"mode": 1}, "mode must be a string; got 1"),
         ((X, ROIS, IMAGES), {"mode": "sum"}, 'mode must be "avg" or "max"; got "sum"'),
-        ((X, ROIS, IMAGES), {"threads": -1}, "threads must be at least 0; got -1"),
+        ((X, ROIS, IMAGES), {"threads": -1}, r"threads must be in \[0, 2147483647\]; got -1"),
+        (
+            (X, ROIS, IMAGES),
+            {"threads": 2**31},
+            r"threads must be in \[0, 2147483647\]; got 2147483648",
+        ),
         ((X, ROIS, IMAGES), {"threads": None}, "threads must be an integer; got None"),
     ],
 )
@@ -234,7 +240,7 @@ def test_attributes_that_c_cannot_hold_or_the_operator_lacks(
     x, rois, images = np.ones((1, 1, 4, 4)), np.ones((1, 4)), np.zeros(1, np.int64)
     inputs = [Tensor(a.ctypes.data, a.dtype.name, a.shape) for a in (x, rois, images)]
     with pytest.raises(InvalidArgumentError, match=text):
-        infer("RoiAlign", attributes, inputs, 1)
+        Call("RoiAlign", attributes, inputs, 1).infer()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +255,7 @@ def test_memory_of_another_shape_or_type_is_refused(output: Tensor, text: str) -
     x, rois, images = np.ones((1, 1, 4, 4)), np.ones((1, 4)), np.zeros(1, np.int64)
     inputs = [Tensor(a.ctypes.data, a.dtype.name, a.shape) for a in (x, rois, images)]
     with pytest.raises(InvalidArgumentError, match=text):
-        run("RoiAlign", {}, inputs, [output])
+        Call("RoiAlign", {}, inputs, 1).run([output])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from calls import VARIANTS, make_call
 from tolerances import FINITE_DIFFERENCE, FINITE_DIFFERENCE_STEP
 
-from ort_roialign._kernels import ABSENT, run
+from ort_roialign import _kernels
 from ort_roialign._signatures import OPERATORS
 from ort_roialign.errors import OrtRoiAlignError
 from ort_roialign.torch import _library_ops
@@ -167,13 +167,12 @@ def test_only_the_gradients_that_are_needed_are_computed(
     expected = torch.autograd.grad(call.operator(*call.arguments).sum(), list(inputs.values()))
     computed = []
 
-    def watched_run(
-        operator: str, attributes: Any, tensors: Any, outputs: Any, **rest: Any
-    ) -> None:
-        computed.append([output is not ABSENT for output in outputs])
-        run(operator, attributes, tensors, outputs, **rest)
+    class WatchedCall(_kernels.Call):
+        def run(self, outputs: Any, **rest: Any) -> None:
+            computed.append([output is not _kernels.ABSENT for output in outputs])
+            super().run(outputs, **rest)
 
-    monkeypatch.setattr(_library_ops, "run", watched_run)
+    monkeypatch.setattr(_library_ops, "Call", WatchedCall)
     for number, needed in enumerate(inputs.values()):
         for each in inputs.values():
             each.requires_grad_(each is needed)
