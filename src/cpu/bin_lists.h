@@ -6,7 +6,6 @@
 #include <type_traits>
 #include <vector>
 
-#include "semantics/element_types.h"
 #include "semantics/region.h"
 #include "semantics/sample.h"
 
@@ -85,68 +84,5 @@ class SampledBins {
 
 template <typename Region, typename Real>
 using BinCells = std::conditional_t<Region::kSeparable, SeparableBins<Region, Real>, SampledBins<Region, Real>>;
-
-// The cells of all bins of a RoI, for many channels: those of samples are kept, as far as memory allows.
-template <typename Region, typename Real>
-class BinLists {
- public:
-  BinLists(const Region& region, int32_t bins_y, int32_t bins_x, int32_t width)
-      : region_(region), bins_x_(bins_x), bins_(region, {0, bins_y}, {0, bins_x}, width) {
-    if constexpr (!Region::kSeparable) keep(bins_y);
-  }
-
-  Real divisor(int32_t bin_y, int32_t bin_x) const { return region_.divisor(bin_y, bin_x); }
-
-  template <typename T>
-  Real weighted_sum(int32_t bin_y, int32_t bin_x, const T* plane) const {
-    Real sum = 0;
-    for_each_cell(bin_y, bin_x, [&](int64_t offset, Real weight) { sum += weight * widen(plane[offset]); });
-    return sum;
-  }
-
-  void scatter(int32_t bin_y, int32_t bin_x, Real gradient, Real* plane) const {
-    for_each_cell(bin_y, bin_x, [&](int64_t offset, Real weight) { plane[offset] += weight * gradient; });
-  }
-
- private:
-  // More cells are walked over anew for each channel instead of being kept: 4 MB, and half of it while the list grows.
-  static constexpr size_t kMostCells = size_t{1} << 18;
-
-  struct Cell {
-    int64_t offset;  // in a plane
-    Real weight;
-  };
-
-  void keep(int32_t bins_y) {
-    ends_.reserve(static_cast<size_t>(bins_y) * bins_x_);
-    kept_ = true;
-    for (int32_t bin_y = 0; bin_y < bins_y && kept_; ++bin_y) {
-      for (int32_t bin_x = 0; bin_x < bins_x_ && kept_; ++bin_x) {
-        bins_.for_each_cell(bin_y, bin_x, [&](int64_t offset, Real weight) {
-          if (cells_.size() < kMostCells) cells_.push_back({offset, weight});
-        });
-        ends_.push_back(cells_.size());
-        kept_ = cells_.size() < kMostCells;
-      }
-    }
-    if (!kept_) cells_ = {};
-  }
-
-  template <typename Body>
-  void for_each_cell(int32_t bin_y, int32_t bin_x, Body body) const {
-    if (!kept_) return bins_.for_each_cell(bin_y, bin_x, body);
-    const size_t bin = static_cast<size_t>(bin_y) * bins_x_ + bin_x;
-    for (size_t cell = bin == 0 ? 0 : ends_[bin - 1]; cell < ends_[bin]; ++cell) {
-      body(cells_[cell].offset, cells_[cell].weight);
-    }
-  }
-
-  const Region& region_;
-  int32_t bins_x_;
-  BinCells<Region, Real> bins_;
-  bool kept_ = false;
-  std::vector<Cell> cells_;
-  std::vector<size_t> ends_;
-};
 
 }  // namespace ort_roialign::cpu

@@ -8,7 +8,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "cpu/bin_lists.h"
+#include "cpu/cell_lists.h"
 #include "cpu/list_blocks.h"
 #include "cpu/tasks.h"
 #include "ops/problem.h"
@@ -23,6 +23,7 @@ class PlainPasses {
   using ProblemType = Problem<Op, T>;
   using Real = typename ProblemType::Real;
   using Region = typename ProblemType::Region;
+  using Walker = BinCellWalker<Op, T>;
 
   // Pools some RoIs: those that `rois` numbers, or all where it is null.
   static void forward(const KernelCall& call, const ProblemType& problem, const Region* regions,
@@ -88,31 +89,55 @@ class PlainPasses {
     return {group * per_group, std::min((group + 1) * per_group, problem.map_channels())};
   }
 
-  // Calls body(channel, bin_y, bin_x, plane) for all bins of a RoI that read some planes.
-  template <typename Body>
-  static void for_each_bin(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes, Body body) {
-    const FeatureMap<T>& map = problem.map(region.map_number);
-    const T* first = map.data + problem.plane_offset(map, problem.batch_indices[roi], 0);
-    for (int64_t number = planes.begin; number < planes.end; ++number) {
-      const T* plane = first + number * map.plane_size();
-      if constexpr (Op::kChannelPerBin) {
-        const auto [bin_y, bin_x] = problem.bin_place(number % problem.bins());
-        body(number / problem.bins(), bin_y, bin_x, plane);
-      } else {
-        for (int32_t bin_y = 0; bin_y < problem.params.output_height; ++bin_y) {
-          for (int32_t bin_x = 0; bin_x < problem.params.output_width; ++bin_x) body(number, bin_y, bin_x, plane);
-        }
+  // The channels of the output whose bin reads one of some planes; no more than kChannelsPerTask.
+  static Range64 channels_of(const ProblemType& problem, Range64 planes, int64_t bin) {
+    if constexpr (!Op::kChannelPerBin) return planes;
+    const auto first_from = [&](int64_t plane) { return divide_up(std::max<int64_t>(plane - bin, 0), problem.bins()); };
+    return {first_from(planes.begin), first_from(planes.end)};
+  }
+
+  struct Cell {
+    int64_t offset;  // in a plane
+    Real weight;
+  };
+
+  // Calls use(begin, end) for the cells of a bin's average, some at a time: a bin can have any number of them.
+  template <typename Use>
+  static void for_each_run_of_cells(const Walker& walker, int64_t bin, Use use) {
+    constexpr int64_t kCellsAtOnce = 1024;
+    Cell cells[kCellsAtOnce];
+    int64_t count = 0;
+    walker.visit_average(bin, [&](int64_t offset, Real weight) {
+      if (count == kCellsAtOnce) {
+        use(cells, cells + count);
+        count = 0;
       }
-    }
+      cells[count++] = {offset, weight};
+    });
+    if (count > 0) use(cells, cells + count);
   }
 
   static void pool_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes, T* output) {
-    const BinLists<Region, Real> bins(region, problem.params.output_height, problem.params.output_width,
-                                      problem.map(region.map_number).width);
-    for_each_bin(problem, region, roi, planes, [&](int64_t channel, int32_t bin_y, int32_t bin_x, const T* plane) {
-      const Real sum = bins.weighted_sum(bin_y, bin_x, plane);
-      output[problem.bin_offset(roi, channel, bin_y, bin_x)] = narrow<T>(sum / bins.divisor(bin_y, bin_x));
-    });
+    const FeatureMap<T>& map = problem.map(region.map_number);
+    const T* image = map.data + problem.plane_offset(map, problem.batch_indices[roi], 0);
+    const Walker walker(problem, region, 0, problem.bins());
+    for (int64_t bin = 0; bin < problem.bins(); ++bin) {
+      const Range64 channels = channels_of(problem, planes, bin);
+      if (channels.size() == 0) continue;
+      const auto [bin_y, bin_x] = problem.bin_place(bin);
+      std::array<Real, kChannelsPerTask> sums{};
+      for_each_run_of_cells(walker, bin, [&](const Cell* begin, const Cell* end) {
+        for (int64_t channel = channels.begin; channel < channels.end; ++channel) {
+          const T* plane = image + problem.map_channel(channel, bin_y, bin_x) * map.plane_size();
+          Real sum = sums[channel - channels.begin];
+          for (const Cell* cell = begin; cell < end; ++cell) sum += cell->weight * widen(plane[cell->offset]);
+          sums[channel - channels.begin] = sum;
+        }
+      });
+      for (int64_t channel = channels.begin; channel < channels.end; ++channel) {
+        output[problem.bin_offset(roi, channel, bin_y, bin_x)] = narrow<T>(sums[channel - channels.begin]);
+      }
+    }
   }
 
   // Calls body(channel, bin_y, bin_x, maximum) for all bins of a RoI on some channels. A sample is laid once for all of
@@ -180,13 +205,19 @@ class PlainPasses {
   template <typename Plane>
   static void scatter_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes,
                               const T* output_gradient, Plane plane) {
-    const BinLists<Region, Real> bins(region, problem.params.output_height, problem.params.output_width,
-                                      problem.map(region.map_number).width);
-    for_each_bin(problem, region, roi, planes, [&](int64_t channel, int32_t bin_y, int32_t bin_x, const T*) {
-      const Real gradient =
-          widen(output_gradient[problem.bin_offset(roi, channel, bin_y, bin_x)]) / bins.divisor(bin_y, bin_x);
-      bins.scatter(bin_y, bin_x, gradient, plane(channel, bin_y, bin_x));
-    });
+    const Walker walker(problem, region, 0, problem.bins());
+    for (int64_t bin = 0; bin < problem.bins(); ++bin) {
+      const Range64 channels = channels_of(problem, planes, bin);
+      if (channels.size() == 0) continue;
+      const auto [bin_y, bin_x] = problem.bin_place(bin);
+      for_each_run_of_cells(walker, bin, [&](const Cell* begin, const Cell* end) {
+        for (int64_t channel = channels.begin; channel < channels.end; ++channel) {
+          const Real gradient = widen(output_gradient[problem.bin_offset(roi, channel, bin_y, bin_x)]);
+          Real* cells = plane(channel, bin_y, bin_x);
+          for (const Cell* cell = begin; cell < end; ++cell) cells[cell->offset] += cell->weight * gradient;
+        }
+      });
+    }
   }
 
   template <typename Plane>
