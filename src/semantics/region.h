@@ -8,8 +8,8 @@
 
 namespace ort_roialign {
 
-// Calls body(offset in a plane, weight) for the cells that a bin's average reads, on a map of `width` cells; a cell that
-// several samples read comes as often.
+// Calls body(offset in a plane, weight) for the cells that a bin's average reads, on a map of `width` cells; a cell
+// that several samples read comes as often.
 template <typename Region, typename Body>
 ORT_ROIALIGN_HD void visit_cells(const Region& region, int32_t bin_y, int32_t bin_x, int32_t width, Body&& body) {
   if constexpr (Region::kSeparable) {
