@@ -373,11 +373,10 @@ def _check_level_rule(
     check_integer(operator, "canonical_level", attributes.canonical_level, least=LEAST_LEVEL)
     first, last = _level_of(spatial_scales[0]), _level_of(spatial_scales[-1])
     min_level = first if attributes.min_level is None else attributes.min_level
-    check_integer(operator, "min_level", min_level, least=LEAST_LEVEL)
-    max_level = attributes.max_level
-    if max_level is None:
-        max_level = min_level + last - first
-    check_integer(operator, "max_level", max_level, least=LEAST_LEVEL)
+    derived = min_level + last - first
+    max_level = derived if attributes.max_level is None else attributes.max_level
+    for name, level in (("min_level", min_level), ("max_level", max_level)):
+        check_integer(operator, name, level, least=LEAST_LEVEL)
     rule = _LevelRule(
         canonical_scale,
         np.float32(attributes.canonical_level),
@@ -388,14 +387,11 @@ def _check_level_rule(
     )
     most = min_level + len(spatial_scales) - 1
     if not min_level <= max_level <= most:
+        finest_first = " from the scales, which must be those of maps, finest first"
         raise InvalidArgumentError(
             f"{operator}: attribute max_level must be in [min_level, min_level + "
             f"{len(spatial_scales)} maps - 1] = [{min_level}, {most}]; got {max_level}"
-            + (
-                " from the scales, which must be those of maps, finest first"
-                if attributes.max_level is None
-                else ""
-            )
+            + (finest_first if attributes.max_level is None else "")
         )
     return rule
 

@@ -12,7 +12,7 @@
 
 namespace ort_roialign::cpu {
 
-// Of RoIs, channels or bins: [begin, end).
+// Of RoIs, planes, channels or bins: [begin, end).
 struct Range64 {
   int64_t begin;
   int64_t end;

@@ -9,7 +9,6 @@ import pytest
 import tolerances
 from family_models import (
     ATTRIBUTES,
-    LEVELS,
     SIZE,
     family_inputs,
     family_model,
@@ -122,10 +121,9 @@ def test_number_of_maps(name: str, num_maps: int, run: Run, rng: np.random.Gener
 )
 def test_levels(rule: dict[str, Any], rng: np.random.Generator) -> None:
     attributes = {"min_level": 3, "max_level": 5, **rule, "spatial_scales": [1e-3] * 3}
-    expected = check_levels(attributes, rng)
-    assert (
-        len(np.unique(np.round(expected))) >= attributes["max_level"] - attributes["min_level"] + 1
-    )
+    actual, expected = numbers_of_maps(attributes, rng)
+    assert len(np.unique(expected)) >= attributes["max_level"] - attributes["min_level"] + 1
+    np.testing.assert_array_equal(actual, expected.astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -136,13 +134,15 @@ def test_levels_that_are_not_given_are_those_of_the_scales(
     given: dict[str, Any], rng: np.random.Generator
 ) -> None:
     rule = {"canonical_scale": 32.0, "canonical_level": given.get("min_level", 2) + 1}
-    expected = check_levels({**rule, **given, "spatial_scales": [0.25, 0.12, 0.07]}, rng)
+    attributes = {**rule, **given, "spatial_scales": [0.25, 0.12, 0.07]}
+    actual, expected = numbers_of_maps(attributes, rng)
+    np.testing.assert_allclose(actual, expected, *FLOAT32)
     on_the_map = np.unique(np.round(expected[expected > 0.5]))
     assert list(on_the_map) == ([1, 2] if "max_level" in given else [1, 2, 3])
 
 
-def check_levels(rule: dict[str, Any], rng: np.random.Generator) -> Any:
-    """Compare the function with the reference on maps of one number: a result is a map's number."""
+def numbers_of_maps(rule: dict[str, Any], rng: np.random.Generator) -> tuple[Any, Any]:
+    """The function's results and the reference's: each map is one number, 1 and more, the box's."""
     name = "MultiScaleRoiAlign"
     around = np.concatenate([np.nextafter(np.float32(side), [0, side, 999], dtype=np.float32)
                              for side in (8, 16, 32, 64, 128, 256, 20, 40, 80)])  # fmt: skip
@@ -152,16 +152,11 @@ def check_levels(rule: dict[str, Any], rng: np.random.Generator) -> Any:
     rois = np.zeros((len(widths), 4), np.float32)
     rois[:, 2], rois[:, 3] = widths, heights
     maps = [np.full((1, 1, 4, 4), 1 + level, np.float32) for level in range(3)]
-    attributes = {**LEVELS, "sampling_ratio": 1, "coordinate_transformation_mode": "half_pixel"}
-    attributes |= {"output_height": 1, "output_width": 1}
-    for level in ("min_level", "max_level"):
-        attributes.pop(level, None)
-    attributes |= rule
+    attributes = {"sampling_ratio": 1, "coordinate_transformation_mode": "half_pixel"}
+    attributes |= {"output_height": 1, "output_width": 1, **rule}
     inputs = [rois, np.zeros(len(rois), np.int64), *maps]
     actual = without_plugin(name, attributes, inputs)
-    expected = family_reference(name, attributes, inputs)
-    np.testing.assert_allclose(actual, expected, *FLOAT32)
-    return expected
+    return actual, family_reference(name, attributes, inputs)
 
 
 def test_channels_that_do_not_go_with_the_bins_fail(rng: np.random.Generator) -> None:

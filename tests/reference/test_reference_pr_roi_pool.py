@@ -306,15 +306,6 @@ def test_boxes_that_overflow_stay_finite(half_image, real):
     assert (np.abs(drois) < 1e-9).all()
 
 
-def test_the_average_of_a_constant_map_is_the_constant():
-    # Edges of these bins are rounded by up to a tenth of a bin.
-    box = np.array([[20, 30, 20.00002, 30.5]], np.float32)
-    x = np.full((1, 1, 50, 60), 3, np.float32)
-    y = pr_roi_pool(x, box, [0], **attributes_of((7, 3), 0.5))
-    assert_allclose(y[y != 0], 3, *tolerances.KERNEL["float64"])
-    assert (y != 0).any()
-
-
 @pytest.mark.parametrize("size_image", [2.0**-20, 2.0**-30, 2.0**-45])
 def test_tiny_boxes_keep_their_digits(size_image):
     # The average of so little of 1 + x + 2y at (0.25, 0.75) is its value at the box's middle.
