@@ -1,7 +1,8 @@
 """PasteMasks: the masks of boxes, resampled into the image that they were found in.
 
-He et al., "Mask R-CNN", 2017, section 3; rounding as in torchvision's `paste_masks_in_image`. A mask
-is framed with zeros and stretched over its box, which grows by the frame and is cut to whole pixels.
+He et al., "Mask R-CNN", 2017, section 3; rounding as in torchvision's `paste_masks_in_image`. A
+mask is framed with zeros and stretched over its box, which grows by the frame and is cut to whole
+pixels.
 
 Letters: `R` masks, `M K` height and width of a mask, `H W` of the image.
 """

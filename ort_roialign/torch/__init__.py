@@ -37,7 +37,6 @@ from ort_roialign.torch._multi_scale import (  # noqa: E402
     multiscale_roi_align,
     multiscale_roi_align_rotated,
 )
-
 from ort_roialign.torch._paste_masks import paste_masks  # noqa: E402
 
 if TYPE_CHECKING:

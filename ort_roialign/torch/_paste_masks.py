@@ -17,7 +17,8 @@ from ort_roialign._kernels import Tensor as Memory
 from ort_roialign.errors import InvalidArgumentError
 from ort_roialign.torch._library_ops import NAMESPACE
 
-_library: Any = torch.library  # its functions have no type hints
+_library: Any = torch.library  # its functions have no type hints, nor have these
+_jit: Any = torch.jit
 _NAME = "PasteMasks"
 _TYPE_NAMES = {
     torch.float32: "float32",
@@ -59,7 +60,7 @@ def paste_masks(
             f"paste_masks: image_size must be height and width; got {list(image_size)}"
         )
     pasted: Tensor
-    if torch.jit.is_tracing():
+    if _jit.is_tracing():
         # TorchScript keeps track of a size as long as it is a tensor.
         sizes = [torch.as_tensor(size, dtype=torch.int64) for size in image_size]
         pasted = torch.ops.ort_roialign.paste_masks_traced(

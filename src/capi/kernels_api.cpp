@@ -105,7 +105,7 @@ class CheckedCall {
     params_ = entry_.read_params(attributes, entry_.name);
     check_inputs();
     entry_.check_shapes(entry_.name, params_.get(), shapes_);
-    types_.bytes = entry_.gives_bytes != nullptr && entry_.gives_bytes(params_.get());
+    types_.bytes = entry_.gives_bytes != nullptr && entry_.gives_bytes(attributes);
     for (size_t index = 0; index < shapes_.size(); ++index) {
       const ElementType type = type_by_rule(spec_of(entry_.schema.inputs, index).type, types_);
       inputs_.push_back({is_absent(shapes_[index]) ? nullptr : call_.inputs[index].data, type, shapes_[index]});

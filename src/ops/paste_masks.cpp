@@ -7,8 +7,6 @@
 namespace ort_roialign {
 namespace {
 
-const PasteMasksParams& params_of(const void* params) { return *static_cast<const PasteMasksParams*>(params); }
-
 std::shared_ptr<const void> read_params(const AttributeReader& attributes, const std::string& op) {
   constexpr int64_t kMostPadding = int64_t{1} << 20;
   PasteMasksParams params{};
@@ -68,7 +66,7 @@ OperatorEntry paste_masks_entry(size_t index) {
   entry.output_shapes = output_shapes;
   entry.check_shapes = check_shapes;
   entry.check_values = check_values;
-  entry.gives_bytes = [](const void* params) { return params_of(params).has_threshold; };
+  entry.gives_bytes = [](const AttributeReader& attributes) { return attributes.real("threshold").has_value(); };
   return entry;
 }
 

@@ -29,7 +29,7 @@ struct OperatorEntry {
   void (*check_values)(const std::string& op, const std::vector<InputTensor>& inputs) = nullptr;
 
   // Whether kMapOrBytes is uint8; null where there is none.
-  bool (*gives_bytes)(const void* params) = nullptr;
+  bool (*gives_bytes)(const AttributeReader& attributes) = nullptr;
 };
 
 // The shape of an output, once the inputs are checked.

@@ -83,7 +83,8 @@ class Node {
   Node(const CustomOp& op, const OrtKernelInfo* info)
       : op_(op), params_(op.entry->read_params(NodeAttributes(*op.api, info, op.entry->name), op.entry->name)) {
     check_types(op.entry->name, op.types);
-    if (op.entry->gives_bytes != nullptr && op.entry->gives_bytes(params_.get()) != op.types.bytes) {
+    if (op.entry->gives_bytes != nullptr &&
+        op.entry->gives_bytes(NodeAttributes(*op.api, info, op.entry->name)) != op.types.bytes) {
       throw InvalidArgument(text(op.entry->name, ": ", op.entry->schema.outputs[0].name,
                                  " must be of type uint8 with attribute threshold, else of the type of ",
                                  op.entry->schema.inputs[0].name, "; got the other one"));

@@ -89,15 +89,6 @@ std::vector<ShapeRule> shape_rules_or_unknown(const OperatorEntry& entry, const 
   }
 }
 
-bool gives_bytes(const OperatorEntry& entry, const AttributeReader& attributes) {
-  if (entry.gives_bytes == nullptr) return false;
-  try {
-    return entry.gives_bytes(entry.read_params(attributes, entry.name).get());
-  } catch (const InvalidArgument&) {
-    return false;  // as above
-  }
-}
-
 void set_output(const OrtApi& api, OrtShapeInferContext* context, size_t index, const PartialShape& shape) {
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(api.CreateTensorTypeAndShapeInfo(&info));
@@ -131,7 +122,8 @@ OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInfer
     const std::vector<ShapeRule> rules = shape_rules_or_unknown(*self.entry, attributes);
     const TypesByRule<ONNXTensorElementDataType> types{
         map_type, rois_type, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
-        gives_bytes(*self.entry, attributes) ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 : map_type};
+        self.entry->gives_bytes != nullptr && self.entry->gives_bytes(attributes) ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
+                                                                                  : map_type};
     const size_t num_outputs = most_outputs(schema, num_inputs);
     for (size_t index = 0; index < num_outputs; ++index) {
       PartialShape output = infer(rule_of(rules, index), inputs);
