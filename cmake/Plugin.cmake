@@ -27,6 +27,7 @@ function(ort_roialign_add_plugin name)
     src/capi/kernels_api.cpp
     src/cpu/settings.cpp
     src/ops/multi_scale.cpp
+    src/ops/paste_masks.cpp
     src/ops/registry.cpp
     src/ops/roi_family.cpp
     src/ops/schemas.cpp

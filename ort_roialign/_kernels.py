@@ -12,7 +12,7 @@ from ort_roialign._library import LIBRARY_VARIABLE, get_library_path
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 # As the library numbers them.
-TYPE_NAMES = ("float32", "float64", "float16", "bfloat16", "int64")
+TYPE_NAMES = ("float32", "float64", "float16", "bfloat16", "int64", "uint8")
 _MOST_AXES = 4
 _INTEGER, _REAL, _TEXT, _REALS = range(4)
 _BROKEN_CONTRACT = 1

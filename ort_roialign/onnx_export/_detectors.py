@@ -21,6 +21,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, poolers
 from torchvision.ops import boxes as box_ops
 
+from ort_roialign.torch import paste_masks
+
 
 @contextmanager
 def dynamo_friendly_detectors() -> Iterator[None]:
@@ -42,6 +44,7 @@ def dynamo_friendly_detectors() -> Iterator[None]:
         stack.enter_context(_replaced(poolers, "len", _symbolic_len))
         stack.enter_context(_replaced(transform, "min", _symbolic_min))
         stack.enter_context(_replaced(GeneralizedRCNNTransform, "batch_images", _batch_images))
+        stack.enter_context(_replaced(transform, "paste_masks_in_image", _paste_masks))
         yield
 
 
@@ -52,7 +55,10 @@ def torchscript_friendly_detectors() -> Iterator[None]:
     While traced, `_resize_image_and_masks` computes an image's new size in float32, and eagerly in
     float64: for about one size in ten it is then a pixel less, and all detections move.
     """
-    with _replaced(transform, "_resize_image_and_masks", _resize_image_and_masks):
+    with (
+        _replaced(transform, "_resize_image_and_masks", _resize_image_and_masks),
+        _replaced(transform, "paste_masks_in_image", _paste_masks),
+    ):
         yield
 
 
@@ -107,6 +113,13 @@ def _batched_nms(
     offsets = idxs.to(boxes) * (largest + 1)
     kept: torch.Tensor = box_ops.nms(boxes + offsets[:, None], scores, iou_threshold)
     return kept
+
+
+def _paste_masks(
+    masks: torch.Tensor, boxes: torch.Tensor, img_shape: tuple[int, int], padding: int = 1
+) -> torch.Tensor:
+    """Paste masks by this package's operator, where torchvision loops over them."""
+    return paste_masks(masks, boxes, img_shape, padding)
 
 
 def _symbolic_len(value: Any) -> Any:

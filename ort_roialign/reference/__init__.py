@@ -7,6 +7,7 @@ from ort_roialign.reference._multi_scale import (
     multi_scale_roi_align_rotated,
     multi_scale_roi_align_rotated_grad,
 )
+from ort_roialign.reference._paste_masks import paste_masks
 from ort_roialign.reference._pr_roi_pool import pr_roi_pool, pr_roi_pool_grad
 from ort_roialign.reference._ps_roi_align import ps_roi_align, ps_roi_align_grad
 from ort_roialign.reference._ps_roi_pool import ps_roi_pool, ps_roi_pool_grad
@@ -21,6 +22,7 @@ __all__ = [
     "multi_scale_roi_align_grad",
     "multi_scale_roi_align_rotated",
     "multi_scale_roi_align_rotated_grad",
+    "paste_masks",
     "pr_roi_pool",
     "pr_roi_pool_grad",
     "ps_roi_align",

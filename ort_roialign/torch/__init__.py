@@ -37,6 +37,7 @@ from ort_roialign.torch._multi_scale import (  # noqa: E402
     multiscale_roi_align,
     multiscale_roi_align_rotated,
 )
+from ort_roialign.torch._paste_masks import paste_masks  # noqa: E402
 
 if TYPE_CHECKING:
     from ort_roialign.torch._detector_pooler import MultiScaleRoIAlign
@@ -54,6 +55,7 @@ __all__ = [
     "deform_roi_pool",
     "multiscale_roi_align",
     "multiscale_roi_align_rotated",
+    "paste_masks",
     "prroi_pool",
     "ps_roi_align",
     "ps_roi_pool",

@@ -105,12 +105,18 @@ class CheckedCall {
     params_ = entry_.read_params(attributes, entry_.name);
     check_inputs();
     entry_.check_shapes(entry_.name, params_.get(), shapes_);
+    types_.bytes = entry_.gives_bytes != nullptr && entry_.gives_bytes(attributes);
+    for (size_t index = 0; index < shapes_.size(); ++index) {
+      const ElementType type = type_by_rule(spec_of(entry_.schema.inputs, index).type, types_);
+      inputs_.push_back({is_absent(shapes_[index]) ? nullptr : call_.inputs[index].data, type, shapes_[index]});
+    }
+    if (entry_.check_values != nullptr) entry_.check_values(entry_.name, inputs_);
     check_number_of_outputs(entry_.name, entry_.schema, shapes_.size(), static_cast<size_t>(call.num_outputs));
   }
 
   // What an output must be.
   OrtRoiAlignTensor output(size_t index) const {
-    const Shape shape = evaluate(rule_of(entry_.output_shapes(params_.get()), index), shapes_);
+    const Shape shape = output_shape(rule_of(entry_.output_shapes(params_.get()), index), inputs_);
     OrtRoiAlignTensor tensor{};
     tensor.type = static_cast<int32_t>(type_by_rule(spec_of(entry_.schema.outputs, index).type, types_));
     tensor.rank = static_cast<int32_t>(shape.size());
@@ -124,11 +130,7 @@ class CheckedCall {
     KernelCall kernel_call;
     kernel_call.operator_name = entry_.name;
     kernel_call.params = params_.get();
-    for (size_t index = 0; index < shapes_.size(); ++index) {
-      const ElementType type = type_by_rule(spec_of(entry_.schema.inputs, index).type, types_);
-      kernel_call.inputs.push_back(
-          {is_absent(shapes_[index]) ? nullptr : call_.inputs[index].data, type, shapes_[index]});
-    }
+    kernel_call.inputs = inputs_;
     kernel_call.outputs.resize(most_outputs(entry_.schema, shapes_.size()));
     for (int64_t index = 0; index < call_.num_outputs; ++index) {
       kernel_call.outputs[index] = checked_output(index);
@@ -205,7 +207,7 @@ class CheckedCall {
 
   void check_type(const InputSpec& spec, ElementType type) {
     const bool is_integer = type == ElementType::kInt64;
-    if ((spec.type == TypeRule::kInt64) != is_integer) {
+    if ((spec.type == TypeRule::kInt64 || spec.type == TypeRule::kHostInt64) != is_integer) {
       throw InvalidArgument(text(entry_.name, ": ", spec.name, " must be of type ",
                                  is_integer ? "float32, float64, float16 or bfloat16" : "int64", "; got ",
                                  type_name(type)));
@@ -223,7 +225,8 @@ class CheckedCall {
   const OrtRoiAlignCall& call_;
   const OperatorEntry& entry_;
   std::shared_ptr<const void> params_;
-  std::vector<Shape> shapes_;  // of the inputs
+  std::vector<Shape> shapes_;        // of the inputs
+  std::vector<InputTensor> inputs_;  // once they are checked
   TypeChoice types_{ElementType::kFloat32, ElementType::kFloat32};
   bool has_map_type_ = false;
 };

@@ -61,20 +61,23 @@ using Kernel = void (*)(const KernelCall&);
 // Kernels of one operator, by direction and by position of the element type in kMapTypes.
 using KernelRow = std::array<std::array<Kernel, kMapTypes.size()>, kDirections>;
 
-// A device's kernels, by position of the operator in OperatorList.
-using KernelTable = std::array<KernelRow, OperatorList::kSize>;
+// A device's kernels, by position of the operator in OperatorList, and behind them PasteMasks, which has no RoIs.
+constexpr size_t kPasteMasks = OperatorList::kSize;
+using KernelTable = std::array<KernelRow, kPasteMasks + 1>;
 
 static_assert(kMapTypes[0] == ElementType::kFloat32 && kMapTypes[1] == ElementType::kFloat64 &&
                   kMapTypes[2] == ElementType::kFloat16 && kMapTypes[3] == ElementType::kBFloat16,
               "make_kernel_table lists the kernels in this order");
 
-// Fills a table from a device's engine: Engine<Op, T>::forward and Engine<Op, T>::backward.
-template <template <typename Op, typename T> class Engine, typename... Ops>
+// Fills a table from a device's engine, Engine<Op, T>::forward and Engine<Op, T>::backward, and Paste<T>::forward.
+template <template <typename Op, typename T> class Engine, template <typename T> class Paste, typename... Ops>
 constexpr KernelTable make_kernel_table(TypeList<Ops...>) {
   return {KernelRow{{{Engine<Ops, float>::forward, Engine<Ops, double>::forward, Engine<Ops, Float16>::forward,
                       Engine<Ops, BFloat16>::forward},
                      {Engine<Ops, float>::backward, Engine<Ops, double>::backward, Engine<Ops, Float16>::backward,
-                      Engine<Ops, BFloat16>::backward}}}...};
+                      Engine<Ops, BFloat16>::backward}}}...,
+          KernelRow{{{Paste<float>::forward, Paste<double>::forward, Paste<Float16>::forward, Paste<BFloat16>::forward},
+                     {}}}};
 }
 
 const KernelTable& cpu_kernels();

@@ -1,6 +1,8 @@
 // Makes the entries of registry.h out of the operators' own declarations.
 #include "ops/registry.h"
 
+#include "ops/paste_masks.h"
+
 namespace ort_roialign {
 namespace {
 
@@ -80,7 +82,7 @@ struct GradientDeclaration : Declaration<Op> {
   static void check_shapes(const std::string& op, const void* params, const std::vector<Shape>& inputs) {
     const std::vector<Shape> forward_inputs(inputs.begin() + 1, inputs.end());
     Base::check_shapes(op, params, forward_inputs);
-    const Shape expected = evaluate(Base::output_shapes(params)[0], forward_inputs);
+    const Shape expected = evaluate(Base::output_shapes(params)[0], forward_inputs, [](int, int) { return 0; });
     if (inputs[0] != expected) {
       throw InvalidArgument(text(op, ": dY must have shape [num_rois, channels, output_height, output_width] = ",
                                  to_text(expected), "; got ", to_text(inputs[0])));
@@ -115,10 +117,18 @@ std::vector<OperatorEntry> make_entries(TypeList<Ops...>) {
   ((entries.push_back(Declaration<Ops>::forward(index)), entries.push_back(GradientDeclaration<Ops>::backward(index)),
     ++index),
    ...);
+  entries.push_back(paste_masks_entry(kPasteMasks));
   return entries;
 }
 
 }  // namespace
+
+Shape output_shape(const ShapeRule& rule, const std::vector<InputTensor>& inputs) {
+  std::vector<Shape> shapes;
+  for (const InputTensor& input : inputs) shapes.push_back(input.shape);
+  return evaluate(rule, shapes,
+                  [&](int input, int place) { return static_cast<const int64_t*>(inputs[input].data)[place]; });
+}
 
 const std::vector<OperatorEntry>& operator_entries() {
   // Never destroyed: a session that outlives static objects at the process's end still points here.

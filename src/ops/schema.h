@@ -14,7 +14,7 @@
 
 namespace ort_roialign {
 
-enum class ElementType { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64 };
+enum class ElementType { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64, kUint8 };
 
 // The element types that feature maps may have, in the order of every kernel table.
 constexpr std::array<ElementType, 4> kMapTypes = {ElementType::kFloat32, ElementType::kFloat64, ElementType::kFloat16,
@@ -32,6 +32,8 @@ inline const char* type_name(ElementType type) {
       return "bfloat16";
     case ElementType::kInt64:
       return "int64";
+    case ElementType::kUint8:
+      return "uint8";
   }
   return "";
 }
@@ -41,30 +43,44 @@ enum class TypeRule {
   kMap,           // one of kMapTypes, the same for all of an operator's kMap inputs and outputs
   kMapOrFloat32,  // that type; also float32 beside float16 and bfloat16
   kInt64,
+  kHostInt64,   // in the host's memory on every device: a shape depends on it
+  kMapOrBytes,  // the map's type, or uint8 where an attribute asks for that
 };
 
-// The types of a call's feature maps and RoIs.
+// The types of a call's feature maps and RoIs, and of what may be bytes.
 struct TypeChoice {
   ElementType map;
   ElementType rois;
+  bool bytes = false;
 };
 
-// The type of an input or output, in whatever way types are named.
+// The types that rules choose from, in whatever way types are named.
 template <typename Type>
-Type type_by_rule(TypeRule rule, Type map, Type rois, Type int64) {
-  switch (rule) {
-    case TypeRule::kMap:
-      return map;
-    case TypeRule::kMapOrFloat32:
-      return rois;
-    case TypeRule::kInt64:
-      break;
+struct TypesByRule {
+  Type map;
+  Type rois;
+  Type int64;
+  Type map_or_bytes;
+
+  Type of(TypeRule rule) const {
+    switch (rule) {
+      case TypeRule::kMap:
+        return map;
+      case TypeRule::kMapOrFloat32:
+        return rois;
+      case TypeRule::kMapOrBytes:
+        return map_or_bytes;
+      case TypeRule::kInt64:
+      case TypeRule::kHostInt64:
+        break;
+    }
+    return int64;
   }
-  return int64;
-}
+};
 
 inline ElementType type_by_rule(TypeRule rule, TypeChoice types) {
-  return type_by_rule(rule, types.map, types.rois, ElementType::kInt64);
+  const ElementType map_or_bytes = types.bytes ? ElementType::kUint8 : types.map;
+  return TypesByRule<ElementType>{types.map, types.rois, ElementType::kInt64, map_or_bytes}.of(rule);
 }
 
 inline void check_types(const std::string& op, TypeChoice types) {
@@ -83,17 +99,19 @@ struct InputSpec {
   Presence presence = Presence::kRequired;
 };
 
-// One dimension of an output: a constant, or a dimension of an input.
+// One dimension of an output: a constant, a dimension of an input, or one of an input's numbers.
 struct DimensionRule {
   int input = -1;  // the input's number, or -1 for a constant
-  int axis = 0;
+  int axis = 0;    // or the place of the number
   int64_t constant = 0;
   int64_t divisor = 1;  // of the input's dimension
+  bool is_value = false;
 };
 
 inline DimensionRule same_as(int input, int axis) { return {input, axis, 0, 1}; }
 inline DimensionRule part_of(int input, int axis, int64_t divisor) { return {input, axis, 0, divisor}; }
 inline DimensionRule exactly(int64_t size) { return {-1, 0, size, 1}; }
+inline DimensionRule value_of(int input, int place) { return {input, place, 0, 1, true}; }
 
 using ShapeRule = std::vector<DimensionRule>;
 using Shape = std::vector<int64_t>;
@@ -108,13 +126,16 @@ struct OutputSpec {
 inline Shape absent_shape() { return {-1}; }
 inline bool is_absent(const Shape& shape) { return shape.size() == 1 && shape[0] == -1; }
 
-// Evaluates a rule on the inputs' shapes, none of which is absent.
-inline Shape evaluate(const ShapeRule& rule, const std::vector<Shape>& inputs) {
+// Evaluates a rule on the inputs' shapes, none of which is absent. `value(input, place)` gives a number of an input.
+template <typename Value>
+Shape evaluate(const ShapeRule& rule, const std::vector<Shape>& inputs, Value value) {
   Shape shape;
   shape.reserve(rule.size());
   for (const DimensionRule& dimension : rule) {
     if (dimension.input < 0) {
       shape.push_back(dimension.constant);
+    } else if (dimension.is_value) {
+      shape.push_back(value(dimension.input, dimension.axis));
     } else {
       shape.push_back(inputs[dimension.input][dimension.axis] / dimension.divisor);
     }

@@ -26,6 +26,8 @@ ONNXTensorElementDataType onnx_type(ElementType type) {
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
     case ElementType::kBFloat16:
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+    case ElementType::kUint8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
     case ElementType::kInt64:
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
   }
@@ -81,6 +83,12 @@ class Node {
   Node(const CustomOp& op, const OrtKernelInfo* info)
       : op_(op), params_(op.entry->read_params(NodeAttributes(*op.api, info, op.entry->name), op.entry->name)) {
     check_types(op.entry->name, op.types);
+    if (op.entry->gives_bytes != nullptr &&
+        op.entry->gives_bytes(NodeAttributes(*op.api, info, op.entry->name)) != op.types.bytes) {
+      throw InvalidArgument(text(op.entry->name, ": ", op.entry->schema.outputs[0].name,
+                                 " must be of type uint8 with attribute threshold, else of the type of ",
+                                 op.entry->schema.inputs[0].name, "; got the other one"));
+    }
     output_shapes_ = op.entry->output_shapes(params_.get());
     const size_t type = std::find(kMapTypes.begin(), kMapTypes.end(), op.types.map) - kMapTypes.begin();
     if (op.provider == kCpuProvider) cpu_settings_ = cpu::read_settings();
@@ -104,12 +112,13 @@ class Node {
       shapes.push_back(call.inputs.back().shape);
     }
     op_.entry->check_shapes(op_.entry->name, params_.get(), shapes);
+    if (op_.entry->check_values != nullptr) op_.entry->check_values(op_.entry->name, call.inputs);
     size_t num_outputs = 0;
     check(op_.api->KernelContext_GetOutputCount(context, &num_outputs));
     check_number_of_outputs(op_.entry->name, op_.entry->schema, num_inputs, num_outputs);
     call.outputs.resize(most_outputs(op_.entry->schema, num_inputs));
     for (size_t index = 0; index < num_outputs; ++index) {
-      call.outputs[index] = output(context, index, evaluate(rule_of(output_shapes_, index), shapes));
+      call.outputs[index] = output(context, index, output_shape(rule_of(output_shapes_, index), call.inputs));
     }
     if (op_.provider == kCudaProvider) {
       check(op_.api->KernelContext_GetGPUComputeStream(context, &call.cuda_stream));
@@ -238,7 +247,10 @@ OrtCustomOpInputOutputCharacteristic ORT_API_CALL output_characteristic(const Or
   return characteristic(self(op).entry->schema.outputs[index].presence);
 }
 
-OrtMemType ORT_API_CALL input_memory(const OrtCustomOp*, size_t) { return OrtMemTypeDefault; }
+OrtMemType ORT_API_CALL input_memory(const OrtCustomOp* op, size_t index) {
+  const InputSpec& spec = spec_of(self(op).entry->schema.inputs, index);
+  return spec.type == TypeRule::kHostInt64 ? OrtMemTypeCPUInput : OrtMemTypeDefault;
+}
 
 // Of a variadic input or output: at least one, all of one type.
 int ORT_API_CALL least_variadic(const OrtCustomOp*) { return 1; }

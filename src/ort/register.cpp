@@ -38,9 +38,12 @@ std::unique_ptr<Domain> make_domain(const NegotiatedApi& runtime) {
     for (const OperatorEntry& entry : operator_entries()) {
       for (const ElementType map : kMapTypes) {
         for (const ElementType rois : kMapTypes) {
-          domain->operators.push_back(
-              std::make_unique<CustomOp>(runtime, entry, provider, kernels, TypeChoice{map, rois}));
-          check(runtime.api->CustomOpDomain_Add(domain->handle, domain->operators.back().get()));
+          for (const bool bytes : {false, true}) {
+            if (bytes && entry.gives_bytes == nullptr) continue;
+            domain->operators.push_back(
+                std::make_unique<CustomOp>(runtime, entry, provider, kernels, TypeChoice{map, rois, bytes}));
+            check(runtime.api->CustomOpDomain_Add(domain->handle, domain->operators.back().get()));
+          }
         }
       }
     }

@@ -48,7 +48,7 @@ PartialShape infer(const ShapeRule& rule, const std::vector<PartialShape>& input
     std::string name;
     if (dimension.input >= 0) {
       const PartialShape& from = inputs[dimension.input];
-      const bool known_rank = static_cast<size_t>(dimension.axis) < from.sizes.size();
+      const bool known_rank = !dimension.is_value && static_cast<size_t>(dimension.axis) < from.sizes.size();
       size = known_rank ? from.sizes[dimension.axis] : -1;
       if (size > 0) size /= dimension.divisor;
       if (size < 0 && known_rank && dimension.divisor == 1) name = from.names[dimension.axis];
@@ -118,12 +118,16 @@ OrtStatus* ORT_API_CALL infer_output_shapes(const OrtCustomOp* op, OrtShapeInfer
       if (spec_of(schema.inputs, index).type == TypeRule::kMap) map_type = inputs.back().type;
       if (spec_of(schema.inputs, index).type == TypeRule::kMapOrFloat32) rois_type = inputs.back().type;
     }
-    const std::vector<ShapeRule> rules = shape_rules_or_unknown(*self.entry, InferenceAttributes(api, context));
+    const InferenceAttributes attributes(api, context);
+    const std::vector<ShapeRule> rules = shape_rules_or_unknown(*self.entry, attributes);
+    const TypesByRule<ONNXTensorElementDataType> types{
+        map_type, rois_type, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
+        self.entry->gives_bytes != nullptr && self.entry->gives_bytes(attributes) ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
+                                                                                  : map_type};
     const size_t num_outputs = most_outputs(schema, num_inputs);
     for (size_t index = 0; index < num_outputs; ++index) {
       PartialShape output = infer(rule_of(rules, index), inputs);
-      output.type =
-          type_by_rule(spec_of(schema.outputs, index).type, map_type, rois_type, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64);
+      output.type = types.of(spec_of(schema.outputs, index).type);
       set_output(api, context, index, output);
     }
   });

@@ -1,0 +1,206 @@
+"""PasteMasks against the reference, on every device and in every type, and against torchvision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tolerances
+from numpy.testing import assert_allclose, assert_array_equal
+from onnx import TensorProto, helper
+from plugin import BFLOAT16, ELEMENT_TYPES, Device, make_session
+
+from ort_roialign import reference
+
+Array = np.ndarray[Any, Any]
+_ONNX_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+}
+
+
+def paste(
+    device: Device,
+    masks: Array,
+    boxes: Array,
+    image_size: tuple[int, int],
+    *,
+    output_type: int | None = None,
+    threads: int | None = None,
+    **attributes: Any,
+) -> Array:
+    """Run the operator twice, the second time into poisoned memory; bfloat16 comes as float32."""
+    session = make_session(model_of(masks, boxes, output_type, attributes), device, threads)
+    feeds = {"masks": masks, "boxes": boxes, "image_size": np.array(image_size, np.int64)}
+    feeds = {
+        name: each.astype(np.float32) if each.dtype == BFLOAT16 else each
+        for name, each in feeds.items()
+    }
+    (pasted,) = session.run(None, feeds)
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_cpu_input(name, np.ascontiguousarray(array))
+    again = np.full_like(pasted, 77)
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(again)
+    binding.bind_ortvalue_output("Y", value)
+    session.run_with_iobinding(binding)
+    assert_array_equal(again, pasted)
+    return pasted
+
+
+def model_of(
+    masks: Array, boxes: Array, output_type: int | None, attributes: dict[str, Any]
+) -> onnx.ModelProto:
+    """Make a model of one node."""
+    nodes = []
+    names = []
+    inputs = []
+    for name, array in (("masks", masks), ("boxes", boxes)):
+        is_bfloat16 = array.dtype == BFLOAT16
+        outer = TensorProto.FLOAT if is_bfloat16 else _ONNX_TYPES[array.dtype.name]
+        inputs.append(helper.make_tensor_value_info(name, outer, None))
+        names.append(f"{name}_bfloat16" if is_bfloat16 else name)
+        if is_bfloat16:
+            nodes.append(helper.make_node("Cast", [name], [names[-1]], to=TensorProto.BFLOAT16))
+    inputs.append(helper.make_tensor_value_info("image_size", TensorProto.INT64, [2]))
+    inner = TensorProto.UINT8 if "threshold" in attributes else _ONNX_TYPES[masks.dtype.name]
+    outer = TensorProto.FLOAT if inner == TensorProto.BFLOAT16 else inner
+    pasted = "Y_bfloat16" if inner == TensorProto.BFLOAT16 else "Y"
+    nodes.append(
+        helper.make_node(
+            "PasteMasks", [*names, "image_size"], [pasted], domain="ort_roialign", **attributes
+        )
+    )
+    if pasted != "Y":
+        nodes.append(helper.make_node("Cast", [pasted], ["Y"], to=TensorProto.FLOAT))
+    outputs = [helper.make_tensor_value_info("Y", output_type or outer, None)]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs)
+    domains = [helper.make_opsetid("", 18), helper.make_opsetid("ort_roialign", 1)]
+    return helper.make_model(graph, opset_imports=domains, ir_version=9)
+
+
+def draw(
+    rng: np.random.Generator, type_name: str, count: int = 6, sizes: tuple[int, int] = (28, 28)
+) -> tuple[Array, Array]:
+    """Draw masks and boxes of an image of 90 by 120 pixels, some of them partly outside."""
+    centre = rng.uniform(-5, 125, (count, 2))
+    side = np.exp(rng.uniform(-1, 5, (count, 2)))
+    boxes = np.concatenate([centre - side / 2, centre + side / 2], axis=1)
+    dtype = ELEMENT_TYPES[type_name]
+    boxes_type = np.float64 if type_name == "float64" else np.float32
+    return rng.random((count, 1, *sizes)).astype(dtype), boxes.astype(boxes_type)
+
+
+SIZE = (90, 120)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("sizes", [(28, 28), (1, 1), (5, 9), (140, 131)])
+@pytest.mark.parametrize("type_name", list(ELEMENT_TYPES))
+def test_equals_the_reference(device, rng, type_name, sizes, padding):
+    masks, boxes = draw(rng, type_name, sizes=sizes)
+    expected = reference.paste_masks(masks, boxes, SIZE, padding=padding)
+    assert expected.max() > 0.1
+    y = paste(device, masks, boxes, SIZE, padding=padding)
+    assert_allclose(y.astype(np.float64), expected, *tolerances.KERNEL[type_name])
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.0, -1.0, 2.0])
+def test_bytes_say_where_the_threshold_is_reached(device, rng, threshold):
+    masks, boxes = draw(rng, "float32")
+    y = paste(device, masks, boxes, SIZE, threshold=threshold)
+    values = reference.paste_masks(masks, boxes, SIZE)
+    sure = np.abs(values - threshold) > tolerances.KERNEL["float32"].atol
+    expected = reference.paste_masks(masks, boxes, SIZE, threshold=threshold)
+    assert y.dtype == expected.dtype == np.uint8
+    assert_array_equal(y[sure | (threshold == 0)], expected[sure | (threshold == 0)])
+
+
+def test_boxes_in_the_half_precision_type_of_the_masks(device, rng):
+    masks, boxes = draw(rng, "float16")
+    boxes = boxes.astype(np.float16)
+    y = paste(device, masks, boxes, SIZE)
+    expected = reference.paste_masks(masks, boxes, SIZE)
+    assert_allclose(y, expected, *tolerances.KERNEL["float16"])
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_change_no_bit(cpu_device, rng, threads):
+    masks, boxes = draw(rng, "float32", count=20)
+    one = paste(cpu_device, masks, boxes, (400, 120), threads=1)
+    assert_array_equal(paste(cpu_device, masks, boxes, (400, 120), threads=threads), one)
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, SIZE), (2, (0, 7)), (2, (7, 0)), (3, (1, 1))])
+def test_nothing_to_paste_or_little(device, rng, count, size):
+    masks, boxes = draw(rng, "float32", count=count)
+    y = paste(device, masks, boxes, size)
+    assert y.shape == (count, 1, *size)
+    assert_allclose(y, reference.paste_masks(masks, boxes, size), *tolerances.KERNEL["float32"])
+
+
+def test_boxes_far_outside_and_turned_inside_out(device, rng):
+    masks, _ = draw(rng, "float32", count=6)
+    boxes = np.array(
+        [
+            [-1e30, -1e30, 1e30, 1e30],
+            [500, 500, 600, 600],
+            [-90, -90, -20, -20],
+            [50, 40, 20, 10],
+            [30, 30, 30, 30],
+            [0, 0, 119.5, 89.5],
+        ],
+        np.float32,
+    )
+    y = paste(device, masks, boxes, SIZE)
+    assert_allclose(y, reference.paste_masks(masks, boxes, SIZE), *tolerances.KERNEL["float32"])
+
+
+def test_equals_torchvision(device, rng):
+    torch = pytest.importorskip("torch")
+    roi_heads = pytest.importorskip("torchvision.models.detection.roi_heads")
+    masks, boxes = draw(rng, "float32", count=30)
+    boxes = np.clip(boxes, 0, 90)  # as detectors clip them to the image
+    theirs = roi_heads.paste_masks_in_image(torch.tensor(masks), torch.tensor(boxes), SIZE)
+    y = paste(device, masks, boxes, SIZE)
+    assert_allclose(y, theirs.numpy(), *tolerances.KERNEL["float32"])
+    assert_array_equal(y >= 0.5, theirs.numpy() >= 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"masks": (6, 2, 4, 4)}, r"masks must have shape \[num_masks, 1, height, width\]; got"),
+        ({"masks": (6, 1, 0, 4)}, "masks must have height and width of 1 to 1048576; got"),
+        ({"boxes": (5, 4)}, r"boxes must have shape \[num_masks, 4\] = \[6, 4\]; got \[5, 4\]"),
+        ({"size": (-1, 3)}, r"image_size must be height and width of 0 to 1073741824; got \[-1, 3"),
+        ({"padding": -1}, "attribute padding must be at least 0; got -1"),
+        ({"threshold": np.inf}, "attribute threshold must be finite; got inf"),
+    ],
+)
+def test_bad_input(device, rng, change, text):
+    masks, boxes = draw(rng, "float32")
+    if "masks" in change:
+        masks = np.ones(change["masks"], np.float32)
+    if "boxes" in change:
+        boxes = np.ones(change["boxes"], np.float32)
+    attributes = {name: change[name] for name in change if name in ("padding", "threshold")}
+    with pytest.raises(Exception, match=f"PasteMasks: {text}"):
+        paste(device, masks, boxes, change.get("size", SIZE), **attributes)
+
+
+def test_a_box_that_is_not_finite(device, rng):
+    masks, boxes = draw(rng, "float32")
+    boxes[2, 1] = np.nan
+    if device.fails_on_bad_rois:
+        with pytest.raises(Exception, match=r"PasteMasks: boxes\[2\] must have finite coord"):
+            paste(device, masks, boxes, SIZE)
+        return
+    y = paste(device, masks, boxes, SIZE)
+    assert np.isnan(y[2]).all()
+    assert np.isfinite(np.delete(y, 2, axis=0)).all()
