@@ -26,6 +26,7 @@ function(ort_roialign_add_plugin name)
     src/capi/build_info.cpp
     src/capi/kernels_api.cpp
     src/cpu/settings.cpp
+    src/ops/foreign_operators.cpp
     src/ops/multi_scale.cpp
     src/ops/paste_masks.cpp
     src/ops/registry.cpp

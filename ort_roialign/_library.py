@@ -30,6 +30,8 @@ OLDEST_ONNXRUNTIME = (1, 18)
 
 # The library sets this entry on a SessionOptions that has its operators.
 _REGISTERED_KEY = "ort_roialign.registered"
+# It reads this one: names, separated by commas, of further domains.
+_DOMAINS_KEY = "ort_roialign.domains"
 
 
 def get_library_path() -> str:
@@ -79,7 +81,8 @@ def build_info() -> dict[str, Any]:
     Returns:
         A dict with `version`, `ort_api_version`, `cpu_features`, `cpu_isas`, `cuda`,
         `cuda_version`, `cuda_architectures` and `operators`: a list with `name`, `types`,
-        `providers`, `inputs`, `outputs` and `attributes` of each.
+        `providers`, `inputs`, `outputs` and `attributes` of each; and `domains`: what `register`
+        takes as further domains, a list with `name`, `domain` and the names of `operators`.
 
     Raises:
         LibraryNotFoundError: As `get_library_path`.
@@ -129,33 +132,45 @@ def _ask_library(function: str) -> dict[str, Any]:
 def register(session_options: onnxruntime.SessionOptions, domains: Iterable[str] = ()) -> None:
     """Gives the sessions made with these options the operators of the domain `ort_roialign`.
 
-    A second call with the same options does nothing.
+    A second call with the same options adds only further domains.
 
     Args:
         session_options: The options to change.
-        domains: Names of further operator domains to register. This version has none.
+        domains: What else the kernels stand in for: "onnx" for RoiAlign and MaxRoiPool of opset 22
+            and later, which onnxruntime's CPU provider lacks; "onnx-all" for RoiAlign of opset 16
+            and later and every MaxRoiPool, or "onnx-10" for these in models of opset 10 to 15;
+            "mmcv" and "mmdeploy" for the operators that these export.
 
     Raises:
-        InvalidArgumentError: An argument is of another type, or a domain is unknown.
+        InvalidArgumentError: An argument is of another type, a domain is unknown, or two of them
+            replace the same operators.
         LibraryNotFoundError: As `get_library_path`.
         OrtRoiAlignError: onnxruntime is older than 1.18.
     """
     _check_session_options("register", _require_onnxruntime(), session_options)
-    if isinstance(domains, str):
-        domains = (domains,)
-    if unknown := sorted(set(domains)):
-        raise InvalidArgumentError(
-            "register: domains must be empty, as this version has no further domains; "
-            f"got {unknown}"
-        )
-    if not _has_entry(session_options, _REGISTERED_KEY):
+    wanted = [domains] if isinstance(domains, str) else list(domains)
+    if not wanted:
+        if _entry(session_options, _REGISTERED_KEY) is None:
+            session_options.register_custom_ops_library(get_library_path())
+        return
+    before = _entry(session_options, _DOMAINS_KEY) or ""
+    asked = dict.fromkeys([*filter(None, before.split(",")), *wanted])
+    session_options.add_session_config_entry(_DOMAINS_KEY, ",".join(asked))
+    try:
         session_options.register_custom_ops_library(get_library_path())
+    except Exception as error:
+        session_options.add_session_config_entry(_DOMAINS_KEY, before)
+        if type(error).__name__ != "InvalidArgument":  # onnxruntime's class, from its inside
+            raise
+        raise InvalidArgumentError(f"register: domains cannot be {wanted}: {error}") from error
 
 
 def InferenceSession(  # noqa: N802 - it stands for the class of that name
     model: str | os.PathLike[str] | bytes | onnx.ModelProto,
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
     session_options: onnxruntime.SessionOptions | None = None,
+    *,
+    domains: Iterable[str] = (),
     **kwargs: Any,
 ) -> onnxruntime.InferenceSession:
     """Makes an `onnxruntime.InferenceSession` that knows the operators of `ort_roialign`.
@@ -165,10 +180,12 @@ def InferenceSession(  # noqa: N802 - it stands for the class of that name
         providers: Execution providers in order of preference. By default CUDA, where this
             onnxruntime has it, then the CPU.
         session_options: Options to use; they get the operators registered. By default fresh ones.
+        domains: Further domains, as `register` takes them.
         **kwargs: Passed on to `onnxruntime.InferenceSession`.
 
     Raises:
-        InvalidArgumentError: Session options are of another type, or in another place.
+        InvalidArgumentError: Session options are of another type, or in another place; or as
+            `register`.
         LibraryNotFoundError: As `get_library_path`.
         MissingDependencyError: onnxruntime is not installed.
         OrtRoiAlignError: onnxruntime is older than 1.18.
@@ -181,7 +198,7 @@ def InferenceSession(  # noqa: N802 - it stands for the class of that name
         )
     options = session_options if session_options is not None else ort.SessionOptions()
     _check_session_options("InferenceSession", ort, options)
-    register(options)
+    register(options, domains)
     if providers is None:
         preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
         available = ort.get_available_providers()
@@ -227,12 +244,12 @@ def _check_session_options(caller: str, ort: Any, session_options: object) -> No
         )
 
 
-def _has_entry(session_options: onnxruntime.SessionOptions, key: str) -> bool:
+def _entry(session_options: onnxruntime.SessionOptions, key: str) -> str | None:
     try:
-        session_options.get_session_config_entry(key)
+        value: str = session_options.get_session_config_entry(key)
     except RuntimeError:  # onnxruntime's way to say that the entry is absent
-        return False
-    return True
+        return None
+    return value
 
 
 def _load_cuda_libraries(ort: Any) -> None:

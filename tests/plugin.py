@@ -131,13 +131,15 @@ def make_model(
 
 
 def make_session(
-    model: onnx.ModelProto, device: Device, threads: int | None = None
+    model: onnx.ModelProto, device: Device, threads: int | None = None, domains: str = ""
 ) -> onnxruntime.InferenceSession:
-    """Makes a session on exactly the device's provider."""
+    """Makes a session on exactly the device's provider, with further domains if they are named."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # failures are expected, and reach the test as exceptions
     if threads is not None:
         options.intra_op_num_threads = threads
+    if domains:
+        options.add_session_config_entry("ort_roialign.domains", domains)
     options.register_custom_ops_library(device.library)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=[device.provider]

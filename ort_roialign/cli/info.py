@@ -71,6 +71,7 @@ def _installation_table(facts: dict[str, Any]) -> Table:
     table.add_row("Built for", f"onnxruntime's C API up to version {library['ort_api_version']}")
     table.add_row("CPU features", ", ".join(library["cpu_features"]) or "none beyond the baseline")
     table.add_row("CPU kernels", _cpu_text(library, facts["cpu_state"]))
+    table.add_row("Other domains", ", ".join(domain["name"] for domain in library["domains"]))
     table.add_row("CUDA kernels", _cuda_text(library, facts["onnxruntime"]))
     return table
 

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "cpu/settings.h"
+#include "ops/comma_list.h"
 #include "ops/error.h"
+#include "ops/foreign_operators.h"
 #include "ops/kernel_table.h"
 #include "ops/registry.h"
 #include "ort/custom_op.h"
@@ -20,17 +22,6 @@ std::string array(const std::vector<std::string>& values) {
   std::string joined;
   for (const std::string& value : values) joined += (joined.empty() ? "" : ", ") + quoted(value);
   return "[" + joined + "]";
-}
-
-// Splits a list at its commas.
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin < list.size();) {
-    const size_t end = std::min(list.find(',', begin), list.size());
-    if (end > begin) parts.push_back(list.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
 }
 
 std::vector<std::string> cpu_features() {
@@ -68,15 +59,24 @@ std::string describe(const OperatorEntry& entry) {
               ", \"attributes\": ", array(attributes), "}");
 }
 
+std::string describe(const ForeignDomain& domain) {
+  std::vector<std::string> operators;
+  for (const OperatorEntry& entry : domain.entries) operators.push_back(entry.name);
+  return text("{\"name\": ", quoted(domain.choice), ", \"domain\": ", quoted(domain.name),
+              ", \"operators\": ", array(operators), "}");
+}
+
 std::string describe_build() {
   std::string operators;
   for (const OperatorEntry& entry : operator_entries()) operators += (operators.empty() ? "" : ", ") + describe(entry);
+  std::string domains;
+  for (const ForeignDomain& domain : foreign_domains()) domains += (domains.empty() ? "" : ", ") + describe(domain);
   return text("{\"version\": ", quoted(ORT_ROIALIGN_VERSION), ", \"ort_api_version\": ", ORT_API_VERSION,
               ", \"cpu_features\": ", array(cpu_features()), ", \"cpu_isas\": ", array(cpu::isa_names()),
               ", \"cuda\": ", cuda_kernels() != nullptr ? "true" : "false",
               ", \"cuda_version\": ", quoted(ORT_ROIALIGN_CUDA_VERSION),
-              ", \"cuda_architectures\": ", array(split(ORT_ROIALIGN_CUDA_ARCHITECTURES)), ", \"operators\": [",
-              operators, "]}");
+              ", \"cuda_architectures\": ", array(split_at_commas(ORT_ROIALIGN_CUDA_ARCHITECTURES)),
+              ", \"operators\": [", operators, "], \"domains\": [", domains, "]}");
 }
 
 // What would break the JSON gives way to question marks: the text quotes the environment.

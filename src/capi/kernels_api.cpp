@@ -55,6 +55,8 @@ class CallAttributes : public AttributeReader {
     return std::vector<float>(found->reals, found->reals + found->num_reals);
   }
 
+  std::optional<std::vector<int64_t>> integers(const char*) const override { return std::nullopt; }  // none has any
+
  private:
   const OrtRoiAlignAttribute* find(const std::string& name, int32_t kind, const char* required) const {
     for (int64_t index = 0; index < call_.num_attributes; ++index) {
@@ -186,7 +188,7 @@ class CheckedCall {
         throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have shape ", spec.shape, "; got none"));
       }
     }
-    check_types(entry_.name, types_);
+    check_types(entry_.name, entry_.schema, types_);
   }
 
   void take_input(const InputSpec& spec, const OrtRoiAlignTensor& tensor) {

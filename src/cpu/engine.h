@@ -97,8 +97,12 @@ class Engine {
     for (int64_t roi = 0; roi < problem.num_rois; ++roi) {
       switch (problem.fault(roi)) {
         case RoiFault::kBatchIndex:
-          throw InvalidArgument(text(op, ": batch_indices[", roi, "] must be in [0, ", problem.num_images, "); got ",
-                                     problem.batch_indices[roi]));
+          if (problem.batch_indices != nullptr) {
+            throw InvalidArgument(text(op, ": batch_indices[", roi, "] must be in [0, ", problem.num_images, "); got ",
+                                       problem.batch_indices[roi]));
+          }
+          throw InvalidArgument(text(op, ": rois[", roi, "] must begin with an image's number in [0, ",
+                                     problem.num_images, "); got ", problem.roi_number(roi * problem.roi_columns)));
         case RoiFault::kCoordinate: {
           std::string values;
           for (int column = 0; column < ProblemType::kColumns; ++column) {

@@ -53,7 +53,7 @@ class ListBlocks {
     std::sort(order.begin(), order.end());
     for (const auto& [number, roi] : order) {
       if (pages_.empty() || pages_.back().number != number) {
-        pages_.push_back({number, regions[roi].map_number, problem.batch_indices[roi], {}});
+        pages_.push_back({number, regions[roi].map_number, problem.image(roi), {}});
       }
       pages_.back().rois.push_back(roi);
       pages_.back().listed_cells.push_back(count_cells(problem, regions[roi]));

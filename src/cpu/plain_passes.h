@@ -119,7 +119,7 @@ class PlainPasses {
 
   static void pool_average(const ProblemType& problem, const Region& region, int64_t roi, Range64 planes, T* output) {
     const FeatureMap<T>& map = problem.map(region.map_number);
-    const T* image = map.data + problem.plane_offset(map, problem.batch_indices[roi], 0);
+    const T* image = map.data + problem.plane_offset(map, problem.image(roi), 0);
     const Walker walker(problem, region, 0, problem.bins());
     for (int64_t bin = 0; bin < problem.bins(); ++bin) {
       const Range64 channels = channels_of(problem, planes, bin);
@@ -147,7 +147,7 @@ class PlainPasses {
                                Body body) {
     static_assert(!Op::kChannelPerBin, "a plane is a channel, and all channels of a bin have the same samples");
     const FeatureMap<T>& map = problem.map(region.map_number);
-    const T* first_plane = map.data + problem.plane_offset(map, problem.batch_indices[roi], planes.begin);
+    const T* first_plane = map.data + problem.plane_offset(map, problem.image(roi), planes.begin);
     for (int32_t bin_y = 0; bin_y < problem.params.output_height; ++bin_y) {
       for (int32_t bin_x = 0; bin_x < problem.params.output_width; ++bin_x) {
         std::array<Maximum<Real>, kChannelsPerTask> maxima{};

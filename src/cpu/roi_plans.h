@@ -79,7 +79,7 @@ class RoiPlans {
   const FeatureMap<T>& map(int64_t index) const { return problem_.map(regions_[plans_[index].roi].map_number); }
   // The planes of the image that a RoI is pooled from.
   const T* planes(int64_t index) const {
-    return map(index).data + problem_.plane_offset(map(index), problem_.batch_indices[plans_[index].roi], 0);
+    return map(index).data + problem_.plane_offset(map(index), problem_.image(plans_[index].roi), 0);
   }
   int64_t page(int64_t index) const { return problem_.page(plans_[index].roi, regions_[plans_[index].roi]); }
 

@@ -94,7 +94,7 @@ class SlopeGradient {
   void add(int64_t roi, int64_t first, int64_t channels, int64_t lanes, const Real* packed) {
     const int64_t bins_at_once = std::max<int64_t>(kStagedReals / lanes, 1);
     std::vector<Real> staged(std::min(bins_at_once, problem_.bins()) * lanes);
-    const Real* image = packed + problem_.batch_indices[roi] * problem_.map(0).plane_size() * lanes;
+    const Real* image = packed + problem_.image(roi) * problem_.map(0).plane_size() * lanes;
     for (int64_t begin = 0; begin < problem_.bins(); begin += bins_at_once) {
       const int64_t end = std::min(begin + bins_at_once, problem_.bins());
       pack_gradient(kernels_, problem_, output_gradient_, roi, first, static_cast<int32_t>(channels),
@@ -109,7 +109,7 @@ class SlopeGradient {
   // Adds what all channels contribute.
   void add_plain(int64_t roi) {
     const FeatureMap<T>& map = problem_.map(0);
-    const T* image = map.data + problem_.plane_offset(map, problem_.batch_indices[roi], 0);
+    const T* image = map.data + problem_.plane_offset(map, problem_.image(roi), 0);
     const T* gradient = output_gradient_ + roi * problem_.channels * problem_.bins();
     for (int64_t bin = 0; bin < problem_.bins(); ++bin) {
       add_bin(roi, bin, [&](int64_t cell) {

@@ -185,8 +185,8 @@ __global__ void gather_gradient(Problem<Op, T> problem, int32_t map_number, Grad
       const int count = static_cast<int>(left_over < kThreads ? left_over : kThreads);
       __syncthreads();  // until every thread has read the batch before
       bool touches = false;
-      if (thread < count && problem.batch_indices[first + thread] == image &&
-          problem.fault(first + thread) == RoiFault::kNone) {
+      if (thread < count && problem.fault(first + thread) == RoiFault::kNone &&
+          problem.image(first + thread) == image) {
         const Region region = problem.region(first + thread);
         batch.regions[thread] = region;
         touches =

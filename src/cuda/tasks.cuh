@@ -67,7 +67,7 @@ ORT_ROIALIGN_HD Planes<T> planes_of(const Problem<Op, T>& problem, const typenam
                                     int64_t roi, int64_t first_channel, int32_t bin_y, int32_t bin_x) {
   const FeatureMap<T>& map = problem.map(region.map_number);
   const int64_t channel = problem.map_channel(first_channel, bin_y, bin_x);
-  return {map.data + problem.plane_offset(map, problem.batch_indices[roi], channel),
+  return {map.data + problem.plane_offset(map, problem.image(roi), channel),
           problem.channels_per_channel() * map.plane_size()};
 }
 

@@ -44,9 +44,10 @@ struct Problem {
   typename Op::Params params;
   FeatureMap<T> maps[Op::kMostMaps];
   int32_t num_maps;
-  const void* rois;  // [num_rois, kColumns], of type T or float32
+  const void* rois;  // [num_rois, roi_columns], of type T or float32
   bool rois_are_float32;
-  const int64_t* batch_indices;  // [num_rois]
+  int32_t roi_columns;           // kColumns, or one more with the image's number in front
+  const int64_t* batch_indices;  // [num_rois], or null where rois have the images' numbers
   const T* offset;               // [num_rois, 2, output_height, output_width], or null
   int64_t num_images;
   int64_t channels;  // of the output
@@ -71,9 +72,14 @@ struct Problem {
     return (image * map_channels() + map_channel) * map.plane_size();
   }
 
+  // The image that a RoI without a fault lies in.
+  ORT_ROIALIGN_HD int64_t image(int64_t roi) const {
+    return batch_indices != nullptr ? batch_indices[roi] : static_cast<int64_t>(roi_number(roi * roi_columns));
+  }
+
   // One image of one map, of which a RoI is pooled: their number among all.
   ORT_ROIALIGN_HD int64_t page(int64_t roi, const Region& region) const {
-    return region.map_number * num_images + batch_indices[roi];
+    return region.map_number * num_images + image(roi);
   }
 
   // The channel of the map that a bin of a channel of the output reads.
@@ -88,7 +94,10 @@ struct Problem {
   }
 
   ORT_ROIALIGN_HD Real coordinate(int64_t roi, int column) const {
-    const int64_t index = roi * kColumns + column;
+    return roi_number((roi + 1) * roi_columns - kColumns + column);
+  }
+
+  ORT_ROIALIGN_HD Real roi_number(int64_t index) const {
     if (rois_are_float32) return static_cast<Real>(static_cast<const float*>(rois)[index]);
     return widen(static_cast<const T*>(rois)[index]);
   }
@@ -102,8 +111,14 @@ struct Problem {
     }
   }
 
+  ORT_ROIALIGN_HD bool has_image(int64_t roi) const {
+    if (batch_indices != nullptr) return batch_indices[roi] >= 0 && batch_indices[roi] < num_images;
+    const Real number = roi_number(roi * roi_columns);
+    return number > -1 && number < static_cast<Real>(num_images);  // it is cut to an integer; false for NaN
+  }
+
   ORT_ROIALIGN_HD RoiFault fault(int64_t roi) const {
-    if (batch_indices[roi] < 0 || batch_indices[roi] >= num_images) return RoiFault::kBatchIndex;
+    if (!has_image(roi)) return RoiFault::kBatchIndex;
     for (int column = 0; column < kColumns; ++column) {
       const Real value = coordinate(roi, column);
       if (!(value - value == 0)) return RoiFault::kCoordinate;  // NaN or infinite
@@ -157,7 +172,9 @@ Problem<Op, T> make_problem(const KernelCall& call, int first_input) {
   problem.channels = shape[1] / problem.channels_per_channel();
   problem.rois = rois.data;
   problem.rois_are_float32 = rois.type == ElementType::kFloat32;
-  problem.batch_indices = static_cast<const int64_t*>(call.inputs[first_input + kPlaces.batch_indices].data);
+  const InputTensor& batch_indices = call.inputs[first_input + kPlaces.batch_indices];
+  problem.batch_indices = static_cast<const int64_t*>(batch_indices.data);
+  problem.roi_columns = problem.kColumns + (is_absent(batch_indices.shape) ? 1 : 0);
   if constexpr (kPlaces.offset >= 0) {
     problem.offset = static_cast<const T*>(call.inputs[first_input + kPlaces.offset].data);
   }

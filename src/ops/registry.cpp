@@ -56,7 +56,24 @@ struct Declaration {
   }
 
   static OperatorEntry forward(size_t index) {
-    return {Op::kName, index, Direction::kForward, Op::schema(), read_params, output_shapes, check_shapes};
+    return entry(Op::kName, index, Direction::kForward, Op::schema(), output_shapes, check_shapes);
+  }
+
+ protected:
+  using OutputShapes = std::vector<ShapeRule> (*)(const void*);
+  using CheckShapes = void (*)(const std::string&, const void*, const std::vector<Shape>&);
+
+  static OperatorEntry entry(const std::string& name, size_t index, Direction direction, const Schema& schema,
+                             OutputShapes shapes, CheckShapes check) {
+    OperatorEntry made;
+    made.name = name;
+    made.index = index;
+    made.direction = direction;
+    made.schema = schema;
+    made.read_params = read_params;
+    made.output_shapes = shapes;
+    made.check_shapes = check;
+    return made;
   }
 };
 
@@ -98,8 +115,7 @@ struct GradientDeclaration : Declaration<Op> {
     schema.outputs = {{"dX", TypeRule::kMap, Op::kMostMaps > 1 ? Presence::kVariadic : kOfMap}};
     if constexpr (Op::kRoiSlopes > 0) schema.outputs.push_back({"drois", TypeRule::kMapOrFloat32, Presence::kOptional});
     if constexpr (Op::kOffsetSlopes > 0) schema.outputs.push_back({"doffset", TypeRule::kMap, Presence::kOptional});
-    return {text(Op::kName, "Grad"), index,         Direction::kBackward, schema,
-            Base::read_params,       output_shapes, check_shapes};
+    return Base::entry(text(Op::kName, "Grad"), index, Direction::kBackward, schema, output_shapes, check_shapes);
   }
 
  private:

@@ -1,6 +1,7 @@
 // The operators as src/ort registers them: each one of OperatorList gives a forward entry and a gradient entry.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,19 +18,25 @@ struct OperatorEntry {
   Schema schema;
 
   // Reads and checks a node's attributes; the result is what KernelCall::params points to.
-  std::shared_ptr<const void> (*read_params)(const AttributeReader& attributes, const std::string& op) = nullptr;
+  std::function<std::shared_ptr<const void>(const AttributeReader& attributes, const std::string& op)> read_params;
 
   // The shapes of the outputs.
-  std::vector<ShapeRule> (*output_shapes)(const void* params) = nullptr;
+  std::function<std::vector<ShapeRule>(const void* params)> output_shapes;
 
   // Throws InvalidArgument where the inputs' shapes do not fit together. An absent input has absent_shape().
-  void (*check_shapes)(const std::string& op, const void* params, const std::vector<Shape>& inputs) = nullptr;
+  std::function<void(const std::string& op, const void* params, const std::vector<Shape>& inputs)> check_shapes;
 
   // Likewise for the numbers of kHostInt64 inputs, once their shapes are right; null where there are none.
   void (*check_values)(const std::string& op, const std::vector<InputTensor>& inputs) = nullptr;
 
   // Whether kMapOrBytes is uint8; null where there is none.
   bool (*gives_bytes)(const AttributeReader& attributes) = nullptr;
+
+  // The operator is for this version of its domain and those after it.
+  int first_version = 1;
+
+  // Where kernels expect batch_indices, if the operator has none of them but images' numbers in rois; else -1.
+  int left_out_input = -1;
 };
 
 // The shape of an output, once the inputs are checked.

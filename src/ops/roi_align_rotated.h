@@ -20,6 +20,7 @@ struct RoiAlignRotated : SingleMapOperator<RotatedBox> {
   struct Params : RoiAlign::Params {
     bool degrees;
     bool clockwise;
+    bool at_least_one_cell;  // how long sides count
   };
 
   template <typename T>
@@ -48,7 +49,7 @@ struct RoiAlignRotated : SingleMapOperator<RotatedBox> {
  private:
   template <typename Real>
   ORT_ROIALIGN_HD static SampleAxis<Real> lay_centred(const Params& params, Real length, int32_t bins, int32_t extent) {
-    const Real counted = counted_length(length, params.half_pixel);
+    const Real counted = counted_length(length, !params.at_least_one_cell);
     return divide_into_bins(-counted / 2, counted, bins, params.sampling_ratio, extent);
   }
 };

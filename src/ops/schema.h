@@ -83,13 +83,6 @@ inline ElementType type_by_rule(TypeRule rule, TypeChoice types) {
   return TypesByRule<ElementType>{types.map, types.rois, ElementType::kInt64, map_or_bytes}.of(rule);
 }
 
-inline void check_types(const std::string& op, TypeChoice types) {
-  const bool half = types.map == ElementType::kFloat16 || types.map == ElementType::kBFloat16;
-  if (types.rois == types.map || (half && types.rois == ElementType::kFloat32)) return;
-  throw InvalidArgument(text(op, ": rois must be of type ", type_name(types.map), ", as X", half ? ", or float32" : "",
-                             "; got ", type_name(types.rois)));
-}
-
 enum class Presence { kRequired, kOptional, kVariadic };  // variadic: one or more; only the last one of a list
 
 struct InputSpec {
@@ -168,6 +161,7 @@ class AttributeReader {
   virtual std::optional<float> real(const char* name) const = 0;
   virtual std::optional<std::string> string(const char* name) const = 0;
   virtual std::optional<std::vector<float>> reals(const char* name) const = 0;
+  virtual std::optional<std::vector<int64_t>> integers(const char* name) const = 0;
 };
 
 struct Schema {
@@ -188,6 +182,20 @@ inline void check_number_of_outputs(const std::string& op, const Schema& schema,
   if (num_outputs < 1 || num_outputs > most) {
     throw InvalidArgument(text(op, ": there must be 1 to ", most, " outputs; got ", num_outputs));
   }
+}
+
+// Whether the inputs' types go together.
+inline void check_types(const std::string& op, const Schema& schema, TypeChoice types) {
+  const bool half = types.map == ElementType::kFloat16 || types.map == ElementType::kBFloat16;
+  if (types.rois == types.map || (half && types.rois == ElementType::kFloat32)) return;
+  const char* map = "";
+  const char* rois = "";
+  for (const InputSpec& input : schema.inputs) {
+    if (input.type == TypeRule::kMap && *map == 0) map = input.name;
+    if (input.type == TypeRule::kMapOrFloat32) rois = input.name;
+  }
+  throw InvalidArgument(text(op, ": ", rois, " must be of type ", type_name(types.map), ", as ", map,
+                             half ? ", or float32" : "", "; got ", type_name(types.rois)));
 }
 
 inline std::string to_text(const Shape& shape) {

@@ -65,6 +65,7 @@ RoiAlignRotated::Params RoiAlignRotated::read_params(const AttributeReader& attr
   static_cast<RoiAlign::Params&>(params) = RoiAlign::read_params(attributes, op);
   params.degrees = !read_is_first_choice(attributes, op, "angle_unit", "radians", "degrees");
   params.clockwise = read_integer(attributes, op, "clockwise", 0, 0, 1) == 1;
+  params.at_least_one_cell = !params.half_pixel;
   return params;
 }
 

@@ -55,6 +55,18 @@ class NodeAttributes : public AttributeReader {
     return values;
   }
 
+  std::optional<std::vector<int64_t>> integers(const char* name) const override {
+    size_t size = 0;
+    if (!succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size))) size = 0;
+    if (size == 0) {
+      refuse_other_type(name, "a list of integers");
+      return std::nullopt;
+    }
+    std::vector<int64_t> values(size);
+    check(api_.KernelInfoGetAttributeArray_int64(info_, name, values.data(), &size));
+    return values;
+  }
+
  private:
   std::optional<int64_t> find_integer(const char* name) const {
     int64_t value = 0;
@@ -124,6 +136,13 @@ class InferenceAttributes : public AttributeReader {
     size_t bytes = 0;
     if (!read(name, ORT_OP_ATTR_FLOATS, values, sizeof(values), &bytes)) return std::nullopt;
     return std::vector<float>(values, values + bytes / sizeof(float));
+  }
+
+  std::optional<std::vector<int64_t>> integers(const char* name) const override {
+    int64_t values[64] = {};  // likewise
+    size_t bytes = 0;
+    if (!read(name, ORT_OP_ATTR_INTS, values, sizeof(values), &bytes)) return std::nullopt;
+    return std::vector<int64_t>(values, values + bytes / sizeof(int64_t));
   }
 
  private:

@@ -82,7 +82,7 @@ class Node {
  public:
   Node(const CustomOp& op, const OrtKernelInfo* info)
       : op_(op), params_(op.entry->read_params(NodeAttributes(*op.api, info, op.entry->name), op.entry->name)) {
-    check_types(op.entry->name, op.types);
+    check_types(op.entry->name, op.entry->schema, op.types);
     if (op.entry->gives_bytes != nullptr &&
         op.entry->gives_bytes(NodeAttributes(*op.api, info, op.entry->name)) != op.types.bytes) {
       throw InvalidArgument(text(op.entry->name, ": ", op.entry->schema.outputs[0].name,
@@ -119,6 +119,10 @@ class Node {
     call.outputs.resize(most_outputs(op_.entry->schema, num_inputs));
     for (size_t index = 0; index < num_outputs; ++index) {
       call.outputs[index] = output(context, index, output_shape(rule_of(output_shapes_, index), call.inputs));
+    }
+    if (op_.entry->left_out_input >= 0) {
+      call.inputs.insert(call.inputs.begin() + op_.entry->left_out_input,
+                         {nullptr, ElementType::kInt64, absent_shape()});
     }
     if (op_.provider == kCudaProvider) {
       check(op_.api->KernelContext_GetGPUComputeStream(context, &call.cuda_stream));
@@ -256,7 +260,7 @@ OrtMemType ORT_API_CALL input_memory(const OrtCustomOp* op, size_t index) {
 int ORT_API_CALL least_variadic(const OrtCustomOp*) { return 1; }
 int ORT_API_CALL variadic_is_homogeneous(const OrtCustomOp*) { return 1; }
 
-int ORT_API_CALL start_version(const OrtCustomOp*) { return 1; }
+int ORT_API_CALL first_version(const OrtCustomOp* op) { return self(op).entry->first_version; }
 
 }  // namespace
 
@@ -285,7 +289,7 @@ CustomOp::CustomOp(const NegotiatedApi& runtime, const OperatorEntry& entry_, co
   GetVariadicInputHomogeneity = variadic_is_homogeneous;
   GetVariadicOutputMinArity = least_variadic;
   GetVariadicOutputHomogeneity = variadic_is_homogeneous;
-  GetStartVersion = start_version;
+  GetStartVersion = first_version;
   GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
   InferOutputShapeFn = infer_output_shapes;
 }

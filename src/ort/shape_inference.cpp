@@ -67,6 +67,7 @@ class DefaultAttributes : public AttributeReader {
   std::optional<float> real(const char*) const override { return std::nullopt; }
   std::optional<std::string> string(const char*) const override { return std::nullopt; }
   std::optional<std::vector<float>> reals(const char*) const override { return std::vector<float>{1}; }
+  std::optional<std::vector<int64_t>> integers(const char*) const override { return std::vector<int64_t>{1, 1}; }
 };
 
 std::vector<ShapeRule> shape_rules(const OperatorEntry& entry, const AttributeReader& attributes) {
