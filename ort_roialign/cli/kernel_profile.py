@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class KernelUse:
 
 @dataclass(frozen=True)
 class KernelProfile:
-    """The RoI operators and operators of the plugin that ran, and the time of the whole run.
+    """The operators that ran, all or those of RoIs and the plugin, and the time of the whole run.
 
     Kernels and times are those of the last run, since the first one also allocates memory.
     """
@@ -80,7 +80,7 @@ class KernelProfile:
 
 
 def read_kernel_profile(profile: Path, optimized_model: Path) -> KernelProfile:
-    """Read which RoI and plugin kernels ran.
+    """Read which RoI and plugin kernels ran, wherever in the model.
 
     Args:
         profile: the JSON file that `InferenceSession.end_profiling` names.
@@ -90,9 +90,37 @@ def read_kernel_profile(profile: Path, optimized_model: Path) -> KernelProfile:
     Raises:
         OrtRoiAlignError: if a node that ran cannot be told by its name.
     """
-    events: list[dict[str, Any]] = json.loads(profile.read_text(encoding="utf-8"))
     model = onnx.load(str(optimized_model), load_external_data=False)
-    domains = _domains_by_node(model.graph)
+    domains = _domains_by_node(_all_nodes(model.graph))
+
+    def is_wanted(name: str, operator: str) -> bool:
+        is_roi_operator = ROI_OPERATOR_MARK in operator.lower()
+        if (name, operator) not in domains and is_roi_operator:
+            raise OrtRoiAlignError(f"a {operator} node that ran is not in the model: {name!r}")
+        return is_roi_operator or domains.get((name, operator)) == PLUGIN_DOMAIN
+
+    return _read_profile(profile, domains, is_wanted)
+
+
+def read_whole_profile(profile: Path, optimized_model: Path) -> KernelProfile:
+    """Read all kernels that ran; what runs inside an If or a Loop is in the time of that node.
+
+    Args:
+        profile: see `read_kernel_profile`.
+        optimized_model: likewise.
+
+    Raises:
+        OrtRoiAlignError: if a node that ran cannot be told by its name.
+    """
+    model = onnx.load(str(optimized_model), load_external_data=False)
+    domains = _domains_by_node(model.graph.node)
+    return _read_profile(profile, domains, lambda *node: node in domains)
+
+
+def _read_profile(
+    profile: Path, domains: dict[tuple[str, str], str], is_wanted: Callable[[str, str], bool]
+) -> KernelProfile:
+    events: list[dict[str, Any]] = json.loads(profile.read_text(encoding="utf-8"))
     runs = [event for event in events if event.get("name") == "model_run"]
     if not runs:
         raise OrtRoiAlignError(f"the onnxruntime profile {profile.name} holds no run")
@@ -100,14 +128,10 @@ def read_kernel_profile(profile: Path, optimized_model: Path) -> KernelProfile:
     nodes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     microseconds: dict[tuple[str, str, str], float] = defaultdict(float)
     for name, operator, provider, duration in _kernel_events(events, since=last_run["ts"]):
-        if (name, operator) not in domains:
-            if ROI_OPERATOR_MARK not in operator.lower():
-                continue
-            raise OrtRoiAlignError(f"a {operator} node that ran is not in the model: {name!r}")
-        domain = domains[name, operator]
-        if domain == PLUGIN_DOMAIN or ROI_OPERATOR_MARK in operator.lower():
-            nodes[domain, operator, provider].add(name)
-            microseconds[domain, operator, provider] += duration
+        if is_wanted(name, operator):
+            use = domains[name, operator], operator, provider
+            nodes[use].add(name)
+            microseconds[use] += duration
     kernels = tuple(
         KernelUse(*key, nodes=len(names), milliseconds=microseconds[key] / 1000)
         for key, names in sorted(nodes.items())
@@ -132,10 +156,10 @@ def _kernel_events(
             )
 
 
-def _domains_by_node(graph: onnx.GraphProto) -> dict[tuple[str, str], str]:
-    """Return the domain of each (node name, operator), bodies of If and Loop included."""
+def _domains_by_node(nodes: Iterable[onnx.NodeProto]) -> dict[tuple[str, str], str]:
+    """Return the domain of each (node name, operator)."""
     domains: dict[tuple[str, str], str] = {}
-    for node in _all_nodes(graph):
+    for node in nodes:
         key = (node.name, node.op_type)
         domain = node.domain or STANDARD_DOMAIN
         if domains.setdefault(key, domain) != domain:
@@ -144,6 +168,7 @@ def _domains_by_node(graph: onnx.GraphProto) -> dict[tuple[str, str], str]:
 
 
 def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield a graph's nodes and those in the bodies of If and Loop."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:

@@ -188,7 +188,7 @@ class CheckedCall {
         throw InvalidArgument(text(entry_.name, ": ", spec.name, " must have shape ", spec.shape, "; got none"));
       }
     }
-    check_types(entry_.name, entry_.schema, types_);
+    check_types(entry_, types_);
   }
 
   void take_input(const InputSpec& spec, const OrtRoiAlignTensor& tensor) {

@@ -139,6 +139,21 @@ std::vector<OperatorEntry> make_entries(TypeList<Ops...>) {
 
 }  // namespace
 
+void check_types(const OperatorEntry& entry, TypeChoice types) {
+  const bool half = types.map == ElementType::kFloat16 || types.map == ElementType::kBFloat16;
+  if (types.rois == types.map || (half && types.rois == ElementType::kFloat32)) return;
+  const auto first_name = [&](size_t begin, TypeRule rule) {
+    for (size_t index = begin; index < entry.schema.inputs.size(); ++index) {
+      if (entry.schema.inputs[index].type == rule) return entry.schema.inputs[index].name;
+    }
+    return "";
+  };
+  const char* const map = first_name(entry.direction == Direction::kBackward ? 1 : 0, TypeRule::kMap);  // not dY
+  throw InvalidArgument(text(entry.name, ": ", first_name(0, TypeRule::kMapOrFloat32), " must be of type ",
+                             type_name(types.map), ", as ", map, half ? ", or float32" : "", "; got ",
+                             type_name(types.rois)));
+}
+
 Shape output_shape(const ShapeRule& rule, const std::vector<InputTensor>& inputs) {
   std::vector<Shape> shapes;
   for (const InputTensor& input : inputs) shapes.push_back(input.shape);

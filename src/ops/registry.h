@@ -39,6 +39,9 @@ struct OperatorEntry {
   int left_out_input = -1;
 };
 
+// Throws InvalidArgument where the inputs' types do not go together.
+void check_types(const OperatorEntry& entry, TypeChoice types);
+
 // The shape of an output, once the inputs are checked.
 Shape output_shape(const ShapeRule& rule, const std::vector<InputTensor>& inputs);
 

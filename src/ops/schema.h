@@ -184,20 +184,6 @@ inline void check_number_of_outputs(const std::string& op, const Schema& schema,
   }
 }
 
-// Whether the inputs' types go together.
-inline void check_types(const std::string& op, const Schema& schema, TypeChoice types) {
-  const bool half = types.map == ElementType::kFloat16 || types.map == ElementType::kBFloat16;
-  if (types.rois == types.map || (half && types.rois == ElementType::kFloat32)) return;
-  const char* map = "";
-  const char* rois = "";
-  for (const InputSpec& input : schema.inputs) {
-    if (input.type == TypeRule::kMap && *map == 0) map = input.name;
-    if (input.type == TypeRule::kMapOrFloat32) rois = input.name;
-  }
-  throw InvalidArgument(text(op, ": ", rois, " must be of type ", type_name(types.map), ", as ", map,
-                             half ? ", or float32" : "", "; got ", type_name(types.rois)));
-}
-
 inline std::string to_text(const Shape& shape) {
   std::string joined = "[";
   for (size_t axis = 0; axis < shape.size(); ++axis) joined += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);

@@ -82,7 +82,7 @@ class Node {
  public:
   Node(const CustomOp& op, const OrtKernelInfo* info)
       : op_(op), params_(op.entry->read_params(NodeAttributes(*op.api, info, op.entry->name), op.entry->name)) {
-    check_types(op.entry->name, op.entry->schema, op.types);
+    check_types(*op.entry, op.types);
     if (op.entry->gives_bytes != nullptr &&
         op.entry->gives_bytes(NodeAttributes(*op.api, info, op.entry->name)) != op.types.bytes) {
       throw InvalidArgument(text(op.entry->name, ": ", op.entry->schema.outputs[0].name,

@@ -197,7 +197,7 @@ def test_too_few_detections_fail_the_demo(replayed, tmp_path):
 def test_the_demo_fails_if_the_plugins_kernels_did_not_run(monkeypatch, tmp_path):
     # Without the plugin the file still runs, by its fallback functions, and gives equal results.
     monkeypatch.setitem(demo.SPECS, "mobilenet", TORCHSCRIPT_ONLY)
-    monkeypatch.setattr(ort_roialign._library, "register", lambda _: None)
+    monkeypatch.setattr(ort_roialign._library, "register", lambda *_: None)
     result = invoke(tmp_path)
     assert result.exit_code == 1
     assert "plugin: no RoI kernel of ort_roialign ran" in result.output

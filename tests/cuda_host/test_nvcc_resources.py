@@ -79,6 +79,12 @@ def expected_kernels() -> Iterator[str]:
     for operator in ort_roialign.build_info()["operators"]:
         if operator["name"].endswith("Grad"):
             continue  # comes with its forward operator
+        if operator["name"] == "PasteMasks":
+            for element in MANGLED_TYPES:
+                own = element if len(element) == 1 else "S"  # a name said before gets a number
+                for output in (own, "h"):  # its values, or bytes
+                    yield f"{mangled('paste_masks')}I{element}{output}"
+            continue
         reductions = REDUCTIONS.get(operator["name"], ["Average"])
         for reduction in reductions:
             for element in MANGLED_TYPES:
