@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-Default = int | float | str | tuple[float, ...] | None
+Default = int | float | str | tuple[float, ...] | type[float] | None
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs and attributes of an operator.
+    """Inputs and attributes of an operator; what is said of gradients goes for RoI operators.
 
     Attributes:
         name: in the domain, such as "RoiAlign". Its gradient is `name + "Grad"`, and takes the
@@ -23,7 +23,7 @@ class Signature:
         inputs: their names, in the operator's order.
         attributes: name -> default, whose type is the attribute's: a tuple stands for a list of
             floats. An empty tuple has to be given; None is an integer that the library derives
-            from the other attributes.
+            from the other attributes; the type float stands for one that may be absent.
         optional_inputs: those of `inputs` that may be left out.
         variadic: whether the last input is a list of one tensor or more.
         gradients: those of `inputs` that the gradient operator gives gradients for, in its order.
@@ -97,6 +97,17 @@ _SIGNATURES = (
     ),
 )
 
+# Those that pool RoIs, each with its gradient.
 OPERATORS: Mapping[str, Signature] = MappingProxyType(
     {signature.name: signature for signature in _SIGNATURES}
 )
+
+PASTE_MASKS = Signature(
+    "PasteMasks",
+    ("masks", "boxes", "image_size"),
+    {"padding": 1, "threshold": float},
+    gradients=(),
+)
+
+# All forward operators.
+SIGNATURES: Mapping[str, Signature] = MappingProxyType({**OPERATORS, "PasteMasks": PASTE_MASKS})

@@ -1,11 +1,11 @@
-"""Runs an exported detector in onnxruntime, with or without the plugin, timed and profiled."""
+"""Runs a model in onnxruntime, with or without the plugin, timed and profiled."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ LONGEST_TIMING_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How the demo runs a model.
+    """How a model is run.
 
     Attributes:
         threads: threads within an operator; 0 leaves the choice to onnxruntime.
@@ -80,7 +80,7 @@ def require_provider(settings: SessionSettings) -> None:
 def run_session(
     model: Path, image: npt.NDArray[np.float32], settings: SessionSettings, *, plugin: bool
 ) -> SessionResult:
-    """Run a model in onnxruntime.
+    """Run a detector in onnxruntime, and look at its RoI kernels.
 
     Args:
         model: the ONNX file.
@@ -91,12 +91,45 @@ def run_session(
     Raises:
         OrtRoiAlignError: if onnxruntime cannot load or run the model.
     """
+    return run_model(
+        model,
+        lambda session: {session.get_inputs()[0].name: image},
+        settings,
+        plugin=plugin,
+        read_profile=read_kernel_profile,
+    )
+
+
+def run_model(
+    model: Path,
+    feed_of: Callable[[Any], Mapping[str, npt.NDArray[Any]]],
+    settings: SessionSettings,
+    *,
+    plugin: bool,
+    read_profile: Callable[[Path, Path], KernelProfile],
+) -> SessionResult:
+    """Run a model in onnxruntime.
+
+    Args:
+        model: the ONNX file.
+        feed_of: gives the inputs, by name, for a session of the model.
+        settings: threads and provider.
+        plugin: True registers this package's operators; False leaves onnxruntime as it is.
+        read_profile: reads the kernels that ran, see `read_kernel_profile`.
+
+    Raises:
+        OrtRoiAlignError: if onnxruntime cannot load or run the model.
+    """
     with tempfile.TemporaryDirectory(prefix="ort_roialign_demo_") as folder:
         optimized_model = Path(folder) / "optimized.onnx"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
         options.intra_op_num_threads = settings.threads
         options.optimized_model_filepath = str(optimized_model)
+        # A model of more than 2 GB cannot be in one file.
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", "optimized.data"
+        )
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
@@ -108,11 +141,11 @@ def run_session(
                 session = onnxruntime.InferenceSession(
                     str(model), options, providers=settings.providers
                 )
-            feed = {session.get_inputs()[0].name: image}
+            feed = dict(feed_of(session))
             names = [output.name for output in session.get_outputs()]
             for _ in range(PROFILED_RUNS):
                 values = session.run(names, feed)
-            profile = read_kernel_profile(Path(session.end_profiling()), optimized_model)
+            profile = read_profile(Path(session.end_profiling()), optimized_model)
             seconds = median_seconds(lambda: session.run(names, feed))
         except OrtRoiAlignError:
             raise

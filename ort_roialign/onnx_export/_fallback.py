@@ -5,7 +5,7 @@ With the plugin, onnxruntime takes the kernel; without it, onnxruntime inlines t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from ort_roialign import reference
-from ort_roialign._signatures import OPERATORS, Default, Signature
+from ort_roialign._signatures import SIGNATURES, Default, Signature
 from ort_roialign.errors import ExportError, InvalidArgumentError
 from ort_roialign.onnx_export._domain import DOMAIN, ensure_domain_import
 from ort_roialign.onnx_export._functions import FUNCTIONS
@@ -21,7 +21,7 @@ from ort_roialign.onnx_export._functions._text import parse
 
 # What checks the attributes of each operator that has a function.
 _REFERENCES: dict[str, Callable[..., object]] = {
-    name: getattr(reference, signature.function_name) for name, signature in OPERATORS.items()
+    name: getattr(reference, signature.function_name) for name, signature in SIGNATURES.items()
 }
 
 # How ONNX names the type of an attribute with a default of some type.
@@ -29,6 +29,7 @@ _ATTRIBUTE_TYPES: dict[type, tuple[str, int]] = {
     int: ("an integer", onnx.AttributeProto.INT),
     type(None): ("an integer", onnx.AttributeProto.INT),
     float: ("a float", onnx.AttributeProto.FLOAT),
+    type: ("a float", onnx.AttributeProto.FLOAT),
     str: ("a string", onnx.AttributeProto.STRING),
     tuple: ("a list of floats", onnx.AttributeProto.FLOATS),
 }
@@ -40,7 +41,11 @@ _LOWEST_IR_VERSION = 8
 
 
 def fallback_function(
-    name: str, opset_version: int = 18, *, num_inputs: int | None = None
+    name: str,
+    opset_version: int = 18,
+    *,
+    num_inputs: int | None = None,
+    attributes: Collection[str] = (),
 ) -> onnx.FunctionProto:
     """Return an operator of the domain `ort_roialign` as a function of standard ONNX operators.
 
@@ -60,6 +65,8 @@ def fallback_function(
             body has to be made for that version.
         num_inputs: how many inputs the nodes have that will call the function; by default all that
             the operator has, and one map for an operator with a list of them.
+        attributes: names of the nodes' attributes. It matters for `threshold` of PasteMasks, with
+            which the output is of another type.
 
     Returns:
         The function; the model needs an import of the domain `ort_roialign` too.
@@ -77,10 +84,13 @@ def fallback_function(
             f"fallback_function: opset_version must be at least {_LOWEST_OPSET}; "
             f"got {opset_version}"
         )
-    signature = OPERATORS[name]
+    signature, function = SIGNATURES[name], FUNCTIONS[name]
     count = len(signature.inputs) if num_inputs is None else num_inputs
     _check_num_inputs(signature, count)
-    return parse(FUNCTIONS[name].text(opset_version, count))
+    text = function.text
+    if function.text_with_option is not None and function.option in attributes:
+        text = function.text_with_option
+    return parse(text(opset_version, count))
 
 
 def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -100,7 +110,8 @@ def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         InvalidArgumentError: if the model imports a default-domain opset below 16, or a node has
             an attribute or a number of inputs that the operator refuses.
-        ExportError: if nodes of one operator have different numbers of inputs: a function has one.
+        ExportError: if nodes of one operator have different numbers of inputs, or some nodes of
+            PasteMasks a threshold and others not: a model can hold one function of a name.
     """
     present = {function.name for function in model.functions if function.domain == DOMAIN}
     bodies = [model.graph.node, *(function.node for function in model.functions)]
@@ -113,11 +124,14 @@ def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in callers:
         _drop_empty_inputs_at_end(node)
     num_inputs = _numbers_of_inputs(callers)
+    options = _options(callers)
     for node in callers:
         _check_attributes(node)
     called = {name for caller in missing for name in FUNCTIONS[caller].calls}
     functions = {
-        name: fallback_function(name, opset, num_inputs=num_inputs.get(name))
+        name: fallback_function(
+            name, opset, num_inputs=num_inputs.get(name), attributes=options.get(name, ())
+        )
         for name in sorted(missing | (called - present))
     }
     model.functions.extend(functions.values())
@@ -139,7 +153,7 @@ def _numbers_of_inputs(nodes: Iterable[onnx.NodeProto]) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for node in nodes:
         name, count = node.op_type, len(node.input)
-        _check_num_inputs(OPERATORS[name], count)
+        _check_num_inputs(SIGNATURES[name], count)
         if numbers.setdefault(name, count) != count:
             raise ExportError(
                 f"add_fallback: all nodes of {name} must have the same number of inputs, because "
@@ -147,6 +161,21 @@ def _numbers_of_inputs(nodes: Iterable[onnx.NodeProto]) -> dict[str, int]:
                 f"without functions (fallback=False) the model runs on the plugin"
             )
     return numbers
+
+
+def _options(nodes: Iterable[onnx.NodeProto]) -> dict[str, tuple[str, ...]]:
+    """Return the option of each operator's nodes, if they have it: all of them or none."""
+    options: dict[str, tuple[str, ...]] = {}
+    for node in nodes:
+        name, option = node.op_type, FUNCTIONS[node.op_type].option
+        given = tuple(each.name for each in node.attribute if each.name == option)
+        if options.setdefault(name, given) != given:
+            raise ExportError(
+                f"add_fallback: all nodes of {name} must have attribute {option}, or none, because "
+                f"a model can hold one function of that name; got both; without functions "
+                f"(fallback=False) the model runs on the plugin"
+            )
+    return options
 
 
 def _check_num_inputs(signature: Signature, count: int) -> None:
@@ -168,7 +197,7 @@ def _write_out_omitted_outputs(node: onnx.NodeProto, function: onnx.FunctionProt
 
 def _check_attributes(node: onnx.NodeProto) -> None:
     """Raise the error that a kernel would raise: standard operators cannot refuse an attribute."""
-    signature = OPERATORS[node.op_type]
+    signature = SIGNATURES[node.op_type]
     attributes = {
         attribute.name: _value_of(node.op_type, attribute, signature.attributes[attribute.name])
         for attribute in node.attribute
@@ -184,6 +213,12 @@ def _check_attributes(node: onnx.NodeProto) -> None:
             inputs.append(np.zeros((0, columns), np.float32))
         elif name == "batch_indices":
             inputs.append(np.zeros(0, np.int64))
+        elif name == "masks":
+            inputs.append(np.zeros((0, 1, 1, 1), np.float32))
+        elif name == "boxes":
+            inputs.append(np.zeros((0, 4), np.float32))
+        elif name == "image_size":
+            inputs.append(np.ones(2, np.int64))
     _REFERENCES[node.op_type](*inputs, **attributes)
 
 

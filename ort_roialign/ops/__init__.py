@@ -16,6 +16,7 @@ from ort_roialign.ops._multi_scale import (
     multi_scale_roi_align_rotated,
     multi_scale_roi_align_rotated_grad,
 )
+from ort_roialign.ops._paste_masks import paste_masks
 from ort_roialign.ops._pool import (
     deform_roi_pool,
     deform_roi_pool_grad,
@@ -36,6 +37,7 @@ __all__ = [
     "multi_scale_roi_align_grad",
     "multi_scale_roi_align_rotated",
     "multi_scale_roi_align_rotated_grad",
+    "paste_masks",
     "pr_roi_pool",
     "pr_roi_pool_grad",
     "ps_roi_align",

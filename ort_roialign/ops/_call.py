@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ort_roialign._kernels import ABSENT, TYPE_NAMES, Attribute, Call, Tensor
-from ort_roialign._signatures import OPERATORS, Default, Signature
+from ort_roialign._signatures import OPERATORS, SIGNATURES, Default, Signature
 from ort_roialign.errors import InvalidArgumentError
 
 Array = npt.NDArray[Any]
 _MOST_THREADS = 2**31 - 1  # that the C interface can be told of
+_INTEGERS = ("batch_indices", "image_size")  # inputs
 _NUMBERS = "biufV"  # kinds of types; V has bfloat16, and text would become numbers unasked
 
 
@@ -31,7 +32,7 @@ def forward(name: str, arguments: Mapping[str, Any], num_outputs: int = 1) -> li
     Raises:
         InvalidArgumentError: if the call breaks the operator's contract.
     """
-    signature = OPERATORS[name]
+    signature = SIGNATURES[name]
     outputs = ("Y", "argmax")[:num_outputs]
     return _call(name, signature, _inputs(signature, arguments), arguments, outputs)
 
@@ -70,12 +71,13 @@ def _call(
     attributes: dict[str, Attribute] = {
         attribute: _attribute(name, attribute, default, arguments[attribute])
         for attribute, default in signature.attributes.items()
-        if default is not None or arguments[attribute] is not None
+        if arguments[attribute] is not None or default not in (None, float)
     }
     arrays = _arrays(name, inputs)
     tensors = [ABSENT if array is None else _tensor(array) for array in arrays]
     # Only the types of the maps and of the boxes can be ones that NumPy does not know by name.
     types = {array.dtype.name: array.dtype for array in arrays if array is not None}
+    types["uint8"] = np.dtype(np.uint8)
     call = Call(name, attributes, tensors, len(output_names))
     outputs = [
         _memory(name, output_name, output.shape, types[output.type_name])
@@ -97,10 +99,16 @@ def _memory(name: str, output_name: str, shape: tuple[int, ...], type_: np.dtype
 def _arrays(name: str, inputs: list[tuple[str, Any]]) -> list[Array | None]:
     """The inputs as arrays that a kernel can read; numbers that are no array become the maps'."""
     map_type = next(
-        (_array(name, "X", value).dtype for input_name, value in inputs if input_name == "X"), None
+        (
+            _array(name, input_name, value).dtype
+            for input_name, value in inputs
+            if input_name in ("X", "masks")
+        ),
+        None,
     )
     boxes_type = map_type if map_type == np.float64 else np.dtype(np.float32)
-    wanted = {"dY": map_type, "X": map_type, "offset": map_type, "rois": boxes_type}
+    wanted = dict.fromkeys(("dY", "X", "offset", "masks"), map_type)
+    wanted |= dict.fromkeys(("rois", "boxes"), boxes_type)
     arrays: list[Array | None] = []
     for input_name, value in inputs:
         if value is None:
@@ -109,7 +117,7 @@ def _arrays(name: str, inputs: list[tuple[str, Any]]) -> list[Array | None]:
         array = _array(name, input_name, value)
         if input_name in wanted and not hasattr(value, "dtype") and array.dtype.kind in _NUMBERS:
             array = array.astype(wanted[input_name], copy=False)
-        if input_name == "batch_indices" and (array.dtype.kind in "iu" or not array.size):
+        if input_name in _INTEGERS and (array.dtype.kind in "iu" or not array.size):
             array = array.astype(np.int64, copy=False)
         _check_array(name, input_name, array)
         native = array.dtype.newbyteorder("=")
@@ -130,9 +138,7 @@ def _array(name: str, input_name: str, value: Any) -> Array:
 def _check_array(name: str, input_name: str, array: Array) -> None:
     """Raises `InvalidArgumentError` for what the library cannot be told of."""
     if array.dtype.name not in TYPE_NAMES:
-        required = (
-            "int64" if input_name == "batch_indices" else "float32, float64, float16 or bfloat16"
-        )
+        required = "int64" if input_name in _INTEGERS else "float32, float64, float16 or bfloat16"
         raise InvalidArgumentError(
             f"{name}: {input_name} must be of type {required}; got {array.dtype.name}"
         )
@@ -153,11 +159,11 @@ def _attribute(name: str, attribute: str, default: Default, value: Any) -> Attri
     if isinstance(default, int) or default is None:
         return _integer(name, f"attribute {attribute}", value)
     try:
-        if isinstance(default, float):
+        if not isinstance(default, tuple):
             return float(value)
         return [float(number) for number in value]
     except (OverflowError, TypeError, ValueError) as error:
-        required = "a float" if isinstance(default, float) else "a list of floats"
+        required = "a list of floats" if isinstance(default, tuple) else "a float"
         raise InvalidArgumentError(
             f"{name}: attribute {attribute} must be {required}; got {value!r}"
         ) from error

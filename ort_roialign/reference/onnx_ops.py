@@ -58,8 +58,13 @@ def _operator(name: str, function: Callable[..., Any], types: Sequence[int | Non
             outputs += (result if type_ is None else result.astype(inputs[type_].dtype),)
         return outputs[: len(self.output)]
 
-    run.__doc__ = f"`ort_roialign.reference.{function.__name__}`, its results in the type of X."
+    run.__doc__ = f"{name} of `ort_roialign.reference`, its results in the type of X or of masks."
     return type(name, (_RoiOp,), {"_run": run, "__doc__": run.__doc__})
+
+
+def _paste_masks(masks: Array, *inputs: Array, **attributes: Any) -> Array:
+    pasted = reference.paste_masks(masks, *inputs, **attributes)
+    return pasted if "threshold" in attributes else pasted.astype(masks.dtype)
 
 
 # The numbers of X among the inputs of operators on one map and on several; a gradient has dY first.
@@ -88,6 +93,7 @@ ONNX_OPS: tuple[type[OpRun], ...] = (
     _operator("PrRoiPoolGrad", reference.pr_roi_pool_grad, [_ONE + 1, _ONE + 2]),
     _operator("DeformRoiPool", reference.deform_roi_pool, [_ONE]),
     _operator("DeformRoiPoolGrad", reference.deform_roi_pool_grad, [_ONE + 1, _ONE + 1]),
+    _operator("PasteMasks", _paste_masks, [None]),
 )
 
 

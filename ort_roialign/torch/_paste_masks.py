@@ -47,7 +47,7 @@ def paste_masks(
 
     Returns:
         Values in the masks' type [R, 1, H, W], 0 where the mask is not; with a threshold uint8, 1
-        where a value reaches it. Neither has a gradient.
+        where a value reaches it. There is no gradient: `backward` raises NotImplementedError.
 
     Raises:
         InvalidArgumentError: if an argument breaks the rules above, or a coordinate is not finite.
@@ -130,6 +130,12 @@ def _fake(
     return _result(masks, height, width, threshold)
 
 
+def _backward(_context: Any, *_gradients: Tensor) -> None:
+    raise NotImplementedError(
+        f"{_NAME}: there is no gradient; detach the masks, or paste them under torch.no_grad()"
+    )
+
+
 _library.define(
     f"{NAMESPACE}::paste_masks",
     "(Tensor masks, Tensor boxes, SymInt height, SymInt width, int padding, float? threshold)"
@@ -138,6 +144,7 @@ _library.define(
 )
 _library.impl(f"{NAMESPACE}::paste_masks", ("cpu", "cuda"))(_compute)
 _library.register_fake(f"{NAMESPACE}::paste_masks")(_fake)
+_library.register_autograd(f"{NAMESPACE}::paste_masks", _backward)
 
 # The same with a tensor [2] for the size, for the TorchScript exporter alone.
 _library.define(

@@ -18,7 +18,7 @@ from tolerances import KERNEL, gradient_of_any_size
 import ort_roialign
 from ort_roialign import InvalidArgumentError, ops, reference
 from ort_roialign._kernels import ABSENT, Call, Tensor
-from ort_roialign._signatures import OPERATORS
+from ort_roialign._signatures import OPERATORS, PASTE_MASKS, SIGNATURES
 
 X = np.array([[[[1.0, 2.0], [3.0, 4.0]]]])
 ROIS = np.array([[0.0, 0.0, 1.0, 1.0]])
@@ -45,7 +45,10 @@ def _as_list(results: Any) -> list[Any]:
 
 def test_the_table_of_signatures_is_the_library_s() -> None:
     entries = {entry["name"]: entry for entry in ort_roialign.build_info()["operators"]}
-    assert set(entries) == {f"{name}{suffix}" for name in OPERATORS for suffix in ("", "Grad")}
+    family = {f"{name}{suffix}" for name in OPERATORS for suffix in ("", "Grad")}
+    assert set(entries) == family | {"PasteMasks"} == family | set(SIGNATURES)
+    assert list(PASTE_MASKS.inputs) == entries["PasteMasks"]["inputs"]
+    assert list(PASTE_MASKS.attributes) == entries["PasteMasks"]["attributes"]
     for name, signature in OPERATORS.items():
         assert signature.name == name
         forward, gradient = entries[name], entries[f"{name}Grad"]

@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper
 from plugin import BFLOAT16, ELEMENT_TYPES, Device, make_session
 
-from ort_roialign import reference
+from ort_roialign import ops, reference
+from ort_roialign.errors import InvalidArgumentError
 
 Array = np.ndarray[Any, Any]
 _ONNX_TYPES = {
@@ -204,3 +205,42 @@ def test_a_box_that_is_not_finite(device, rng):
     y = paste(device, masks, boxes, SIZE)
     assert np.isnan(y[2]).all()
     assert np.isfinite(np.delete(y, 2, axis=0)).all()
+
+
+@pytest.mark.parametrize("type_name", list(ELEMENT_TYPES))
+def test_numpy_function(rng, type_name):
+    masks, boxes = draw(rng, type_name)
+    y = ops.paste_masks(masks, boxes, SIZE, padding=2)
+    assert y.dtype == masks.dtype
+    expected = reference.paste_masks(masks, boxes, SIZE, padding=2)
+    assert_allclose(y.astype(np.float64), expected, *tolerances.KERNEL[type_name])
+    reached = ops.paste_masks(masks, boxes, list(SIZE), padding=2, threshold=0.5, threads=1)
+    assert reached.dtype == np.uint8
+    assert_array_equal(reached, y.astype(np.float32) >= 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"masks": np.ones((6, 2, 4, 4), "f")},
+            "masks must have shape [num_masks, 1, height, width];",
+        ),
+        ({"masks": 1.5}, "masks must be an array; got one number"),
+        ({"masks": np.ones((6, 1, 4, 4), int)}, "masks must be of type float32, float64, float16"),
+        ({"boxes": np.ones((6, 4))}, "boxes must be of type float32, as masks; got float64"),
+        ({"boxes": [[0, 1, 2, 3]]}, "boxes must have shape [num_masks, 4] = [6, 4]; got [1, 4]"),
+        ({"image_size": (90.5, 3)}, "image_size must be of type int64; got float64"),
+        ({"image_size": (90, 3, 1)}, "image_size must have shape [2], height and width; got [3]"),
+        ({"image_size": (2**31, 1)}, "image_size must be height and width of 0 to 1073741824;"),
+        ({"padding": 1.0}, "attribute padding must be an integer; got 1.0"),
+        ({"threshold": "high"}, "attribute threshold must be a float; got 'high'"),
+        ({"threads": -1}, "threads must be in [0, 2147483647]; got -1"),
+    ],
+)
+def test_bad_input_of_the_numpy_function(rng, change, text):
+    masks, boxes = draw(rng, "float32")
+    given = {"masks": masks, "boxes": boxes, "image_size": SIZE, **change}
+    with pytest.raises(InvalidArgumentError) as raised:
+        ops.paste_masks(**given)
+    assert str(raised.value).startswith(f"PasteMasks: {text}")

@@ -287,3 +287,18 @@ def test_results_have_the_types_of_their_inputs():
     model = node_model("PrRoiPoolGrad", [*feeds], ["dX", "drois"], **pool)
     dx, drois = RoiReferenceEvaluator(model).run(None, feeds)
     assert (dx.dtype, drois.dtype) == (np.float16, np.float32)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"threshold": 0.5, "padding": 0}])
+def test_paste_masks(attributes):
+    rng = np.random.default_rng(7)
+    feeds = {
+        "masks": rng.random((2, 1, 5, 6), dtype=np.float32),
+        "boxes": np.array([[3, 4, 20, 15], [-2, 0, 9, 30]], np.float32),
+        "image_size": np.array([20, 25]),
+    }
+    (y,) = run(node_model("PasteMasks", list(feeds), ["Y"], **attributes), feeds)
+    expected = reference.paste_masks(*feeds.values(), **attributes)
+    assert y.dtype == (np.uint8 if attributes else np.float32)
+    assert_array_equal(y, expected.astype(y.dtype))
+    assert 0 < y.mean() < 1

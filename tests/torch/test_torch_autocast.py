@@ -79,7 +79,8 @@ def _net(name: str, rng: np.random.Generator) -> tuple[Net, Tensor]:
 
 
 def test_every_operator_has_a_function_here() -> None:
-    assert set(FUNCTIONS) - {"maximum"} == {name for name in ops.__all__ if name.islower()}
+    functions = {name for name in ops.__all__ if name.islower()}
+    assert set(FUNCTIONS) - {"maximum"} == functions - {"paste_masks"}  # which nobody trains
     assert len(FUNCTIONS) - 1 == len(OPERATORS)
 
 

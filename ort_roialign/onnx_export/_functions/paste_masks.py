@@ -54,7 +54,7 @@ _AXIS = """
   at_column_AXIS = Unsqueeze(at_AXIS, axis_2)                         # [R, P, 1]
   end_AXIS = Add(padding, num_cells_AXIS)
   cell_AXIS = Range(padding, end_AXIS, one)
-  cell_f_AXIS = CastLike(cell_AXIS, boxes)                            # [M], those of the frame are 0
+  cell_f_AXIS = CastLike(cell_AXIS, boxes)                            # [M], without the frame
   offset_AXIS = Sub(at_column_AXIS, cell_f_AXIS)
   distance_AXIS = Abs(offset_AXIS)
   share_or_less_AXIS = Sub(one_f, distance_AXIS)
@@ -104,13 +104,25 @@ _BYTES = """
 """
 
 
-def text(opset: int, *, gives_bytes: bool) -> str:
-    """Return the function in ONNX's text form.
+def text(opset: int, _: int) -> str:
+    """Return the function of nodes without a threshold in ONNX's text form.
 
     Args:
         opset: default-domain opset of the model that will hold the function.
-        gives_bytes: whether the nodes that call it have a threshold.
     """
+    return _text(opset, _VALUES, ["padding: int = 1"])
+
+
+def text_with_threshold(opset: int, _: int) -> str:
+    """Return the function of nodes with a threshold in ONNX's text form.
+
+    Args:
+        opset: default-domain opset of the model that will hold the function.
+    """
+    return _text(opset, _BYTES, ["padding: int = 1", "threshold"])
+
+
+def _text(opset: int, results: str, attributes: list[str]) -> str:
     axes = "".join(
         _AXIS.replace("AXIS", axis)
         .replace("CELLS_AT", cells_at)
@@ -122,7 +134,6 @@ def text(opset: int, *, gives_bytes: bool) -> str:
             ("x", "3", "1", "0", "2"),
         )
     )
-    nodes = _MASKS.replace("AXES", axes) + (_BYTES if gives_bytes else _VALUES)
-    attributes = ["padding: int = 1", *(["threshold"] if gives_bytes else [])]
+    nodes = _MASKS.replace("AXES", axes) + results
     inputs = ("masks", "boxes", "image_size")
     return function("PasteMasks", attributes, inputs, ("Y",), nodes, opset)
