@@ -33,6 +33,8 @@ def main(
         Path | None, typer.Option(exists=True, help="a state dict, as torch.save wrote it")
     ] = None,
     opset: Annotated[int, typer.Option(help="opset of the standard operators")] = 18,
+    dynamo: Annotated[bool, typer.Option(help="the exporter: dynamo or TorchScript")] = True,
+    batch: Annotated[bool, typer.Option(help="for batches of any number of images")] = False,
 ) -> None:
     """Exports one of torchvision's detectors for images of any size, and runs it once."""
     warnings.filterwarnings("ignore")  # tracing warns dozens of times of torchvision's own code
@@ -40,24 +42,13 @@ def main(
     if weights is not None:
         detector.load_state_dict(torch.load(weights, weights_only=True))
 
-    # The TorchScript exporter takes every detector of torchvision, also those with masks.
-    image = torch.rand(3, 480, 640)
-    onnx_export.export(
-        detector,
-        ([image],),
-        path,
-        dynamo=False,
-        opset_version=opset,
-        input_names=["image"],
-        output_names=list(detector([image])[0]),
-        dynamic_axes={"image": {1: "height", 2: "width"}},
-    )
+    images = torch.rand(2, 3, 480, 640) if batch else [torch.rand(3, 480, 640)]
+    onnx_export.export(detector, images, path, dynamo=dynamo, opset_version=opset)
 
     session = ort_roialign.InferenceSession(path)
-    other_size = torch.rand(3, 320, 400).numpy()
-    for output, array in zip(
-        session.get_outputs(), session.run(None, {"image": other_size}), strict=True
-    ):
+    other_size = torch.rand(3, 3, 320, 400) if batch else torch.rand(3, 320, 400)
+    feeds = {session.get_inputs()[0].name: other_size.numpy()}
+    for output, array in zip(session.get_outputs(), session.run(None, feeds), strict=True):
         print(f"{output.name}: {array.dtype} {list(array.shape)}")
 
 

@@ -71,6 +71,14 @@ FINITE_DIFFERENCE = Tolerance(1e-9, 1e-9)
 # suppression may be kept by one of them only, which then changes a few detections near it.
 SAME_DETECTIONS = 0.9
 
+# Mean differences that a matched detection's other results may have: its box may differ by 1e-3
+# pixels, which moves a mask's edge by a pixel where it lies at a whole number, and the largest
+# value of a heatmap may have a neighbour as large.
+SAME_RESULT = {"masks": 1e-2, "keypoints": 1.0, "keypoints_scores": 1e-2}
+
+# PyTorch convolves a batch in another order of operations than its images one by one.
+BATCHED_DETECTION = Tolerance(1e-4, 1e-3)
+
 # Two float32 scores of about 0.5 that differ by 1e-4: each is rounded by up to 2^-25, which is 3e-4
 # of the difference.
 DIFFERENCE_OF_SCORES = Tolerance(1e-3, 0.0)

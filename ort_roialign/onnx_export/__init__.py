@@ -7,6 +7,7 @@ from ort_roialign.onnx_export._dependencies import require_export_dependencies
 
 require_export_dependencies()
 
+from ort_roialign.onnx_export._detectors import prepare  # noqa: E402
 from ort_roialign.onnx_export._dynamo import translation_table  # noqa: E402
 from ort_roialign.onnx_export._export import export  # noqa: E402
 from ort_roialign.onnx_export._fallback import add_fallback, fallback_function  # noqa: E402
@@ -19,6 +20,7 @@ __all__ = [
     "add_fallback",
     "export",
     "fallback_function",
+    "prepare",
     "register_symbolics",
     "translation_table",
     "unregister_symbolics",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
@@ -15,51 +14,99 @@ import onnx
 import torch
 import torchvision
 from onnxscript import opset18
-from torchvision.models.detection import transform
-from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection import _utils as det_utils
+from torchvision.models.detection import roi_heads, transform
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign, poolers
 from torchvision.ops import boxes as box_ops
+from torchvision.ops import poolers
 
-from ort_roialign.torch import paste_masks
+from ort_roialign.onnx_export._keypoints import heatmaps_to_keypoints
+from ort_roialign.onnx_export._torchscript import is_torchscript_tracing
+from ort_roialign.torch import MultiScaleRoIAlign, paste_masks
 
 
 @contextmanager
-def dynamo_friendly_detectors() -> Iterator[None]:
-    """Replace the places where torchvision's detectors stop torch.export or mislead it.
+def prepare(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """Let PyTorch's exporters take torchvision's detectors in a model, as long as the block runs.
 
-    - `batched_nms` asks whether there are no boxes, which is unknown when tracing.
-    - `MultiScaleRoIAlign` takes `len(rois)`, which makes the example's number of RoIs a constant.
-    - `GeneralizedRCNNTransform` rounds the batch's size in Python floats, which makes the
-      example's size a constant, and takes Python's `min` of two scale factors, which keeps only
-      the factor that the example needs.
+    `export` does so itself; it is for calls of `torch.onnx.export` with `translation_table` or
+    `register_symbolics`. Results stay what they are, and everything is as before afterwards.
 
-    The replacements give torchvision's results. A module that imported `batched_nms` by name keeps
-    torchvision's.
+    - Each `MultiScaleRoIAlign` gives way to this package's, which is one node.
+    - `paste_masks_in_image` and `heatmaps_to_keypoints` loop over the detections: they become
+      operators.
+    - `batched_nms` asks whether there are no boxes, `_topk_min` and the resizing transform take the
+      least of two sizes, and `batch_images` rounds in Python floats: traced, these keep what the
+      example needs.
+    - `_resize_image_and_masks` computes an image's new size in float32 while TorchScript traces it,
+      and eagerly in float64: for about one size in ten it is a pixel less, and detections move.
+
+    A module that imported `batched_nms` by name keeps torchvision's.
+
+    Args:
+        model: any module; detectors may lie anywhere in it.
+
+    Yields:
+        The model.
     """
     with ExitStack() as stack:
         for holder in (box_ops, torchvision.ops):
             stack.enter_context(_replaced(holder, "batched_nms", _batched_nms))
         # A module's global goes before the builtin of the same name.
-        stack.enter_context(_replaced(poolers, "len", _symbolic_len))
         stack.enter_context(_replaced(transform, "min", _symbolic_min))
+        stack.enter_context(_replaced(det_utils, "_topk_min", _topk_min))
+        stack.enter_context(
+            _replaced(transform, "_resize_image_and_masks", _resize_image_and_masks)
+        )
         stack.enter_context(_replaced(GeneralizedRCNNTransform, "batch_images", _batch_images))
         stack.enter_context(_replaced(transform, "paste_masks_in_image", _paste_masks))
-        yield
+        stack.enter_context(_replaced(roi_heads, "heatmaps_to_keypoints", heatmaps_to_keypoints))
+        stack.enter_context(_own_poolers(model))
+        yield model
 
 
 @contextmanager
-def torchscript_friendly_detectors() -> Iterator[None]:
-    """Replace the place where torchvision's detectors mislead the TorchScript exporter.
-
-    While traced, `_resize_image_and_masks` computes an image's new size in float32, and eagerly in
-    float64: for about one size in ten it is then a pixel less, and all detections move.
-    """
-    with (
-        _replaced(transform, "_resize_image_and_masks", _resize_image_and_masks),
-        _replaced(transform, "paste_masks_in_image", _paste_masks),
-    ):
+def _own_poolers(model: torch.nn.Module) -> Iterator[None]:
+    """Put this package's poolers into the places of torchvision's; none learns scales meanwhile."""
+    every = [each for each in model.modules() if isinstance(each, poolers.MultiScaleRoIAlign)]
+    learned = [(each, each.scales, each.map_levels) for each in every]
+    own: dict[torch.nn.Module, torch.nn.Module] = {}
+    places = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if _is_torchvision_pooler(child)
+    ]
+    try:
+        for parent, name, pooler in places:
+            setattr(parent, name, own.setdefault(pooler, _own_pooler(pooler)))
         yield
+    finally:
+        for parent, name, pooler in places:
+            setattr(parent, name, pooler)
+        for pooler, scales, map_levels in learned:
+            pooler.scales, pooler.map_levels = scales, map_levels
+
+
+def _is_torchvision_pooler(module: torch.nn.Module) -> bool:
+    """Return whether a module pools as torchvision's does, a subclass of another forward not."""
+    return (
+        isinstance(module, poolers.MultiScaleRoIAlign)
+        and type(module).forward is poolers.MultiScaleRoIAlign.forward
+    )
+
+
+def _own_pooler(pooler: Any) -> torch.nn.Module:
+    own: Any = MultiScaleRoIAlign(
+        pooler.featmap_names,
+        pooler.output_size,
+        pooler.sampling_ratio,
+        canonical_scale=pooler.canonical_scale,
+        canonical_level=pooler.canonical_level,
+    )
+    own.scales, own.map_levels = pooler.scales, pooler.map_levels
+    own.train(pooler.training)
+    return own  # type: ignore[no-any-return]
 
 
 _eager_resize: Any = transform._resize_image_and_masks
@@ -73,7 +120,7 @@ def _resize_image_and_masks(
     fixed_size: tuple[int, int] | None = None,
 ) -> Any:
     """Resize an image [C, H, W] to the size that torchvision computes eagerly."""
-    if fixed_size is not None or target is not None:
+    if fixed_size is not None or target is not None or not is_torchscript_tracing():
         return _eager_resize(image, self_min_size, self_max_size, target, fixed_size)
     sides = torch._shape_as_tensor(image)[-2:].to(torch.float64)
     # A tensor divided by a tensor: `number / tensor` is traced as a reciprocal, which rounds twice.
@@ -122,9 +169,14 @@ def _paste_masks(
     return paste_masks(masks, boxes, img_shape, padding)
 
 
-def _symbolic_len(value: Any) -> Any:
-    """Return `len`, but the symbolic size of a tensor."""
-    return value.shape[0] if isinstance(value, torch.Tensor) else builtins.len(value)
+_eager_topk_min: Any = det_utils._topk_min
+
+
+def _topk_min(values: torch.Tensor, most: int, axis: int) -> Any:
+    """Return the least of a number and a size, without comparing traced numbers."""
+    if is_torchscript_tracing():
+        return _eager_topk_min(values, most, axis)
+    return torch.sym_min(most, values.shape[axis])
 
 
 def _symbolic_min(*values: Any) -> Any:
@@ -132,10 +184,16 @@ def _symbolic_min(*values: Any) -> Any:
     return functools.reduce(torch.sym_min, values[0] if len(values) == 1 else values)
 
 
+_eager_batch_images: Any = GeneralizedRCNNTransform.batch_images
+
+
 def _batch_images(
-    _: GeneralizedRCNNTransform, images: Sequence[torch.Tensor], size_divisible: int = 32
+    own: GeneralizedRCNNTransform, images: Sequence[torch.Tensor], size_divisible: int = 32
 ) -> torch.Tensor:
     """Pad images [C, H_i, W_i] at their ends to one size, a multiple of `size_divisible`."""
+    if is_torchscript_tracing():
+        batch: torch.Tensor = _eager_batch_images(own, images, size_divisible)
+        return batch
 
     def batch_size(axis: int) -> Any:
         largest: int | torch.SymInt = images[0].shape[axis]
@@ -150,35 +208,6 @@ def _batch_images(
             for i in images
         ]
     )
-
-
-@contextmanager
-def cached_scales(
-    module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Iterator[None]:
-    """Let each MultiScaleRoIAlign know its scales while the module is traced.
-
-    It computes them from the sizes of the first images it sees, which cannot be traced with
-    dynamic sizes. So one eager forward runs first, if any pooler needs it, in evaluation mode: it
-    must not touch batch norm's statistics. Scales and modes are as before afterwards.
-    """
-    unset = [
-        pooler
-        for pooler in module.modules()
-        if isinstance(pooler, MultiScaleRoIAlign) and pooler.scales is None
-    ]
-    if not unset:
-        yield
-        return
-    try:
-        with torch.no_grad(), kept_modes(module):
-            module.eval()
-            module(*args, **kwargs)
-        yield
-    finally:
-        for pooler in unset:
-            pooler.scales = None
-            pooler.map_levels = None
 
 
 @contextmanager
@@ -215,15 +244,3 @@ def resize_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         operator.truediv: lambda a, b: opset18.Div(as_double(a), as_double(b)),
         torch.sym_float: as_double,
     }
-
-
-def known_obstacle(module: torch.nn.Module) -> str | None:
-    """Return what in a module's detector heads torch.export cannot trace, or None if unknown."""
-    for submodule in module.modules():
-        if not isinstance(submodule, RoIHeads):
-            continue
-        if submodule.has_mask():
-            return "paste_masks_in_image, which loops over the detections (Mask R-CNN)"
-        if submodule.has_keypoint():
-            return "heatmaps_to_keypoints, which loops over the detections (Keypoint R-CNN)"
-    return None

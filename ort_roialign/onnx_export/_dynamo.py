@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
+from ort_roialign.onnx_export._keypoints import dynamo_translation
 from ort_roialign.onnx_export._operators import TRANSLATIONS
 
 
@@ -19,4 +22,5 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     Returns:
         A new dict: PyTorch operator -> function that builds its ONNX nodes.
     """
-    return {translation.torch_overload: translation.dynamo for translation in TRANSLATIONS}
+    table = {translation.torch_overload: translation.dynamo for translation in TRANSLATIONS}
+    return {**table, torch.ops.ort_roialign.heatmaps_to_keypoints.default: dynamo_translation}

@@ -15,17 +15,16 @@ import torch
 
 from ort_roialign.errors import ExportError, InvalidArgumentError
 from ort_roialign.onnx_export._detectors import (
-    cached_scales,
-    dynamo_friendly_detectors,
     has_resizing_transform,
     kept_modes,
-    known_obstacle,
+    prepare,
     resize_translations,
-    torchscript_friendly_detectors,
 )
 from ort_roialign.onnx_export._domain import ensure_domain_import
 from ort_roialign.onnx_export._dynamo import translation_table
 from ort_roialign.onnx_export._fallback import add_fallback
+from ort_roialign.onnx_export._images import detector_call, takes_images
+from ort_roialign.onnx_export._keypoints import add_keypoints_function
 from ort_roialign.onnx_export._torchscript import registered_symbolics
 
 # The dynamo exporter's translations are written for 18, and its conversion to less often fails.
@@ -34,7 +33,7 @@ _LOWEST_OPSET = {True: 18, False: 16}
 
 def export(
     module: torch.nn.Module,
-    args: tuple[Any, ...] | torch.Tensor,
+    args: tuple[Any, ...] | list[torch.Tensor] | torch.Tensor,
     path: str | os.PathLike[str],
     *,
     opset_version: int = 18,
@@ -57,12 +56,17 @@ def export(
         module: the module; `roi_align`, `roi_pool`, `ps_roi_align` and `ps_roi_pool` of
             `torchvision.ops`, all of `ort_roialign.torch`, and the modules and detectors built on
             them are recognised.
-        args: example positional inputs, as `torch.onnx.export` takes them.
+        args: example positional inputs, as `torch.onnx.export` takes them. For a detector of
+            torchvision also images of any size: a list of [3, H, W], each an input of its own
+            ("image", or "image_0" and so on) of a size that may vary; or a tensor [N, 3, H, W],
+            one input "images" for batches of any number and size, whose detections lie behind one
+            another, with the output `image_indices` beside them. Outputs have the names of the
+            detector's results ("boxes", or "boxes_0" and so on). Names and free sizes that are
+            given go before these.
         path: the file to write; weights go into `<name>.data` beside it if they exceed 2 GB.
         opset_version: default-domain opset; at least 18 with `dynamo`, 16 without. 18 is what both
             exporters support without a conversion.
-        dynamo: whether to use the torch.export-based exporter, else the TorchScript one. Mask
-            R-CNN and Keypoint R-CNN need `False`: they loop over detections.
+        dynamo: whether to use the torch.export-based exporter, else the TorchScript one.
         fallback: whether to add functions so that the file also runs without the plugin.
         input_names: names of the graph's inputs, in order.
         output_names: names of the graph's outputs, in order.
@@ -88,26 +92,30 @@ def export(
         raise InvalidArgumentError(
             f"export: path must lie in a directory that exists; got {str(path)!r}"
         )
+    defaults: Mapping[str, Any] = {}
+    if takes_images(module, args):
+        module, args, defaults = detector_call(module, args, dynamo=dynamo)
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     options = {
         "kwargs": dict(kwargs) if kwargs else None,
         "opset_version": opset_version,
         "dynamo": dynamo,
-        "input_names": input_names,
-        "output_names": output_names,
+        "input_names": input_names or defaults.get("input_names"),
+        "output_names": output_names or defaults.get("output_names"),
         **exporter_options,
     }
     if dynamo:
         resize = resize_translations() if has_resizing_transform(module) else {}
         given = options.get("custom_translation_table") or {}
         table = {**translation_table(), **resize, **given}
-        options |= {"dynamic_shapes": dynamic_shapes, "custom_translation_table": table}
+        shapes = dynamic_shapes or defaults.get("dynamic_shapes")
+        options |= {"dynamic_shapes": shapes, "custom_translation_table": table}
         options.setdefault("external_data", False)
     else:
-        options["dynamic_axes"] = dynamic_axes
+        options["dynamic_axes"] = dynamic_axes or defaults.get("dynamic_axes")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         unfinished = Path(folder) / path.name
-        with kept_modes(module), cached_scales(module, args, kwargs or {}):
+        with kept_modes(module), prepare(module):
             _run_exporter(module, args, unfinished, options)
         _finish(unfinished, fallback)
         # The file itself last: what is there under its name always has its weights beside it.
@@ -140,11 +148,8 @@ def _run_exporter(
     """Run PyTorch's exporter with this package's translations, leaving no trace of them."""
     dynamo = options["dynamo"]
     with ExitStack() as stack:
-        if dynamo:
-            stack.enter_context(dynamo_friendly_detectors())
-        else:
+        if not dynamo:
             stack.enter_context(registered_symbolics(options["opset_version"]))
-            stack.enter_context(torchscript_friendly_detectors())
             # The caller chose this exporter: being told to choose the other one is noise.
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings(
@@ -158,7 +163,10 @@ def _run_exporter(
                 torch.onnx.export(module, args, str(path), **options)
         # Exporters raise errors of many unrelated types, from torch, onnx and onnxscript.
         except Exception as error:
-            raise ExportError(_failure_text(module, dynamo, error)) from error
+            raise ExportError(
+                f"export: {type(module).__name__} could not be exported with dynamo={dynamo}: "
+                f"{_reason(error)}"
+            ) from error
 
 
 def _captured(
@@ -176,17 +184,6 @@ def _captured(
     return torch.export.export(module, args, options["kwargs"], dynamic_shapes=shapes, strict=False)
 
 
-def _failure_text(module: torch.nn.Module, dynamo: bool, error: Exception) -> str:
-    name = type(module).__name__
-    obstacle = known_obstacle(module) if dynamo else None
-    if obstacle is not None:
-        return (
-            f"export: {name} cannot be exported with dynamo=True: torch.export cannot trace "
-            f"torchvision's {obstacle}; use dynamo=False"
-        )
-    return f"export: {name} could not be exported with dynamo={dynamo}: {_reason(error)}"
-
-
 def _reason(error: BaseException) -> str:
     """Return this package's own error where one lies under the exporter's, else the exporter's."""
     cause: BaseException | None = error
@@ -202,6 +199,7 @@ def _finish(path: Path, fallback: bool) -> None:
     """Add what the exporter leaves out, and check the file; external weights stay untouched."""
     model = onnx.load(path, load_external_data=False)
     ensure_domain_import(model)
+    add_keypoints_function(model)
     if fallback:
         add_fallback(model)
     onnx.save(model, path)

@@ -18,6 +18,7 @@ from ort_roialign.errors import ExportError, InvalidArgumentError
 from ort_roialign.onnx_export._domain import DOMAIN, ensure_domain_import
 from ort_roialign.onnx_export._functions import FUNCTIONS
 from ort_roialign.onnx_export._functions._text import parse
+from ort_roialign.onnx_export._keypoints import add_keypoints_function
 
 # What checks the attributes of each operator that has a function.
 _REFERENCES: dict[str, Callable[..., object]] = {
@@ -113,6 +114,7 @@ def add_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
         ExportError: if nodes of one operator have different numbers of inputs, or some nodes of
             PasteMasks a threshold and others not: a model can hold one function of a name.
     """
+    add_keypoints_function(model)
     present = {function.name for function in model.functions if function.domain == DOMAIN}
     bodies = [model.graph.node, *(function.node for function in model.functions)]
     used = [node for body in bodies for node in _all_nodes(body) if node.domain == DOMAIN]

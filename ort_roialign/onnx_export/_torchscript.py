@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torchvision  # noqa: F401  registers its own symbolics, which must come before ours
 
 # There is no public way to ask which symbolic is registered, and torchvision's own would be lost
@@ -63,6 +64,12 @@ def registered_symbolics(opset: int) -> Iterator[None]:
     finally:
         if not registered_before:
             unregister_symbolics(opset)
+
+
+def is_torchscript_tracing() -> bool:
+    """Return whether the TorchScript exporter is tracing right now."""
+    jit: Any = torch.jit  # it has no type hints
+    return bool(jit.is_tracing())
 
 
 def _custom_symbolic(name: str, opset: int) -> Callable[..., Any] | None:

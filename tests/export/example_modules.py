@@ -100,6 +100,15 @@ def tiny_mask_rcnn() -> torch.nn.Module:
     return _with_clear_scores(model, 30)
 
 
+def tiny_keypoint_rcnn() -> torch.nn.Module:
+    pool = MultiScaleRoIAlign(["0", "1"], output_size=4, sampling_ratio=0)
+    options = {**_options(), "num_classes": 2}
+    model = detection.KeypointRCNN(
+        TwoLevelBackbone(), num_keypoints=3, keypoint_roi_pool=pool, **options
+    )
+    return _with_clear_scores(model, 30)
+
+
 def mobilenet_faster_rcnn(image: torch.Tensor) -> torch.nn.Module:
     """Return torchvision's smallest Faster R-CNN, with batch norm fitted to an image.
 

@@ -13,19 +13,14 @@ import torch
 from family_modules import Operator
 from running import RUNS
 
+from ort_roialign._signatures import SIGNATURES
 from ort_roialign.cli.matching import match_detections
 from ort_roialign.onnx_export import export
+from ort_roialign.onnx_export._functions import FUNCTIONS
 
-ROI_ALIGN_ATTRIBUTES = {
-    "mode",
-    "output_height",
-    "output_width",
-    "sampling_ratio",
-    "spatial_scale",
-    "coordinate_transformation_mode",
-}
-ROI_POOL_ATTRIBUTES = {"output_height", "output_width", "spatial_scale"}
-_REQUIRED = {"RoiAlign": ROI_ALIGN_ATTRIBUTES, "RoiPool": ROI_POOL_ATTRIBUTES}
+# Of a detector's heads.
+BOX_HEAD = ("MultiScaleRoiAlign",)
+MASK_HEAD = ("MultiScaleRoiAlign", "PasteMasks")
 
 
 def roi_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -37,20 +32,23 @@ def attributes(node: onnx.NodeProto) -> dict[str, object]:
     return {name: v.decode() if isinstance(v, bytes) else v for name, v in values.items()}
 
 
-def checked_model(path: Path, *, opset: int, nodes: int, fallback: bool = True) -> onnx.ModelProto:
-    """Load an exported file and check what holds for all of them."""
+def checked_model(
+    path: Path, *, opset: int, nodes: Sequence[str], fallback: bool = True
+) -> onnx.ModelProto:
+    """Load an exported file with these operators and check what holds for all of them."""
     model = onnx.load(path)
     onnx.checker.check_model(model)
     assert {e.domain: e.version for e in model.opset_import} == {"": opset, "ort_roialign": 1}
     found = roi_nodes(model)
-    assert len(found) == nodes
+    assert sorted(node.op_type for node in found) == sorted(nodes)
     for node in found:
-        assert set(attributes(node)) == _REQUIRED[node.op_type]
+        assert set(attributes(node)) == set(SIGNATURES[node.op_type].attributes) - {"threshold"}
     # No RoI operator of the standard domain may be left beside ours.
     standard = {node.op_type for node in model.graph.node if node.domain == ""}
     assert not standard & {"RoiAlign", "MaxRoiPool"}
     functions = {(f.domain, f.name) for f in model.functions}
-    assert functions == ({("ort_roialign", node.op_type) for node in found} if fallback else set())
+    names = set(nodes) | {called for name in nodes for called in FUNCTIONS[name].calls}
+    assert functions == ({("ort_roialign", name) for name in names} if fallback else set())
     _assert_topological(model.graph)
     return model
 

@@ -27,11 +27,15 @@ def run_session(session: onnxruntime.InferenceSession, *inputs: Array) -> dict[s
 
 
 def run_on_kernels(model: Path | onnx.ModelProto, *inputs: Array) -> dict[str, Array]:
-    """Run on the plugin; without the functions, nothing but the kernels can have run."""
+    """Run on the plugin; without the functions, nothing but the kernels can have run.
+
+    One function stays, which no kernel stands for.
+    """
     proto = onnx.load(model) if isinstance(model, Path) else model
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     del bare.functions[:]
+    bare.functions.extend(each for each in proto.functions if each.name == "HeatmapsToKeypoints")
     providers = ["CPUExecutionProvider"]
     return run_session(ort_roialign.InferenceSession(bare, providers), *inputs)
 

@@ -155,7 +155,8 @@ def function(
         opset: default-domain opset of the model that will hold the function; onnxruntime inlines
             the body at the model's opset, whatever the function imports.
     """
+    attribute_list = f"<{', '.join(attributes)}>" if attributes else ""  # the form of none at all
     return f"""<opset_import: ["": {opset}, "{DOMAIN}": {DOMAIN_VERSION}], domain: "{DOMAIN}">
-{name} <{", ".join(attributes)}> ({", ".join(inputs)}) => ({", ".join(outputs)}) {{
+{name} {attribute_list} ({", ".join(inputs)}) => ({", ".join(outputs)}) {{
 {nodes}
 }}"""

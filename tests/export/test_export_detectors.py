@@ -1,0 +1,304 @@
+"""Whole detectors of torchvision: images as arguments, batches, and what `prepare` undoes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+import tolerances
+import torch
+import torchvision
+from example_modules import tiny_faster_rcnn, tiny_keypoint_rcnn, tiny_mask_rcnn
+from exported_files import BOX_HEAD, random_maps, roi_nodes
+from running import RUNS, run_on_kernels
+from torch import Tensor
+from torchvision.models.detection import _utils, roi_heads, transform
+from torchvision.ops import boxes as box_ops
+from torchvision.ops import poolers
+
+from ort_roialign.cli.matching import match_detections
+from ort_roialign.errors import ExportError, InvalidArgumentError
+from ort_roialign.onnx_export import add_fallback, export, prepare, translation_table
+from ort_roialign.onnx_export._batched_detector import BatchedDetector
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch.*"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+EXPORTERS = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+Array = npt.NDArray[Any]
+MASK_NODES = [*BOX_HEAD, *BOX_HEAD, "PasteMasks"]
+KEYPOINT_NODES = [*BOX_HEAD, *BOX_HEAD]
+# The last two are a pixel smaller where the scale factor is rounded to float32.
+SIZES = ((64, 80), (100, 60), (30, 33), (64, 200), (97, 301))
+
+
+def operators(path: Path) -> list[str]:
+    """The plugin's operators, and no loop over detections but that of keypoints."""
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    return [node.op_type for node in roi_nodes(model) if node.op_type != "HeatmapsToKeypoints"]
+
+
+def quiet_export(
+    module: torch.nn.Module, args: Any, path: Path, dynamo: bool, **options: Any
+) -> Path:
+    if dynamo:
+        options["verbose"] = False
+    return export(module, args, path, dynamo=dynamo, **options)
+
+
+def eager(module: torch.nn.Module, images: Sequence[Tensor]) -> list[dict[str, Array]]:
+    with torch.no_grad():
+        found = module(list(images))
+    return [{name: value.numpy() for name, value in each.items()} for each in found]
+
+
+def assert_same(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> None:
+    """Compare the detections of one image, in whatever order near-equal scores have them."""
+    assert set(actual) == set(expected)
+    matching = match_detections(expected, actual)
+    most = max(len(expected["scores"]), len(actual["scores"]))
+    assert len(matching.pairs) >= tolerances.SAME_DETECTIONS * most, matching
+    for name in set(expected) - {"boxes", "labels", "scores"}:
+        assert actual[name].shape[1:] == expected[name].shape[1:]
+        close = [
+            np.abs(expected[name][i] - actual[name][j]).mean() <= tolerances.SAME_RESULT[name]
+            for i, j in matching.pairs
+        ]
+        assert sum(close) >= tolerances.SAME_DETECTIONS * len(close), name
+
+
+@pytest.fixture(scope="module")
+def mask_rcnn() -> torch.nn.Module:
+    return tiny_mask_rcnn()
+
+
+@pytest.fixture(scope="module")
+def keypoint_rcnn() -> torch.nn.Module:
+    return tiny_keypoint_rcnn()
+
+
+@EXPORTERS
+@pytest.mark.parametrize(
+    ("name", "nodes"), [("mask_rcnn", MASK_NODES), ("keypoint_rcnn", KEYPOINT_NODES)]
+)
+def test_batches_of_any_number_and_size(
+    tmp_path: Path,
+    rng: np.random.Generator,
+    request: Any,
+    name: str,
+    nodes: list[str],
+    dynamo: bool,
+) -> None:
+    module = request.getfixturevalue(name)
+    path = quiet_export(module, random_maps(rng, 2, 3, 64, 80), tmp_path / "m.onnx", dynamo)
+    assert operators(path) == nodes
+    (given,) = onnx.load(path).graph.input
+    assert given.name == "images"
+    detections = 0
+    for number, size in zip((1, 2, 3, 5, 2), SIZES, strict=True):
+        images = random_maps(rng, number, 3, *size)
+        expected = eager(module, list(images))
+        detections += sum(len(each["scores"]) for each in expected)
+        for run in RUNS.values():
+            found = run(path, images.numpy())
+            numbers = found.pop("image_indices")
+            assert (np.diff(numbers) >= 0).all()
+            for image in range(number):
+                of_image = {name: value[numbers == image] for name, value in found.items()}
+                assert_same(expected[image], of_image)
+                assert (np.diff(of_image["scores"]) <= 0).all()
+    assert detections > 5
+
+
+def test_a_batch_in_pytorch_gives_each_image_its_detections(
+    rng: np.random.Generator, mask_rcnn: torch.nn.Module
+) -> None:
+    images = random_maps(rng, 3, 3, 70, 90)
+    with torch.no_grad(), prepare(mask_rcnn):  # torchvision's poolers take lists
+        found = BatchedDetector(mask_rcnn)(images)
+    for number, expected in enumerate(eager(mask_rcnn, list(images))):
+        chosen = found["image_indices"] == number
+        for name, value in expected.items():
+            np.testing.assert_allclose(
+                found[name][chosen].numpy(), value, *tolerances.BATCHED_DETECTION, err_msg=name
+            )
+
+
+@EXPORTERS
+def test_one_image_of_any_size(
+    tmp_path: Path, rng: np.random.Generator, mask_rcnn: torch.nn.Module, dynamo: bool
+) -> None:
+    path = quiet_export(mask_rcnn, [random_maps(rng, 3, 64, 80)], tmp_path / "m.onnx", dynamo)
+    assert operators(path) == MASK_NODES
+    assert [given.name for given in onnx.load(path).graph.input] == ["image"]
+    for size in SIZES:
+        image = random_maps(rng, 3, *size)
+        for run in RUNS.values():
+            assert_same(*eager(mask_rcnn, [image]), run(path, image.numpy()))
+
+
+def test_two_images_of_sizes_of_their_own(
+    tmp_path: Path, rng: np.random.Generator, keypoint_rcnn: torch.nn.Module
+) -> None:
+    example = [random_maps(rng, 3, 64, 80), random_maps(rng, 3, 70, 60)]
+    path = quiet_export(keypoint_rcnn, example, tmp_path / "m.onnx", dynamo=False)
+    assert operators(path) == KEYPOINT_NODES
+    assert [given.name for given in onnx.load(path).graph.input] == ["image_0", "image_1"]
+    for sizes in (((64, 80), (70, 60)), ((33, 90), (97, 101))):
+        images = [random_maps(rng, 3, *size) for size in sizes]
+        found = run_on_kernels(path, *(image.numpy() for image in images))
+        for number, expected in enumerate(eager(keypoint_rcnn, images)):
+            assert_same(expected, {name: found[f"{name}_{number}"] for name in expected})
+
+
+def test_no_detections(tmp_path: Path, rng: np.random.Generator) -> None:
+    module = tiny_mask_rcnn()
+    module.roi_heads.score_thresh = 2.0
+    for name, example in (
+        ("list", [random_maps(rng, 3, 64, 80)]),
+        ("batch", random_maps(rng, 2, 3, 64, 80)),
+    ):
+        path = quiet_export(module, example, tmp_path / f"{name}.onnx", dynamo=False)
+        image = random_maps(rng, 3, 50, 70)
+        for run in RUNS.values():
+            found = run(path, (image if name == "list" else image[None]).numpy())
+            assert found["boxes"].shape == (0, 4)
+            assert found["masks"].shape == (0, 1, 50, 70)
+
+
+def test_given_names_and_sizes_go_first(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = quiet_export(
+        tiny_faster_rcnn(),
+        [random_maps(rng, 3, 64, 80)],
+        tmp_path / "m.onnx",
+        dynamo=False,
+        input_names=["photograph"],
+        output_names=["where", "what", "score"],
+        dynamic_axes={"photograph": {2: "width"}},
+    )
+    graph = onnx.load(path).graph
+    assert [
+        dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim
+    ] == [
+        3,
+        64,
+        "width",
+    ]
+    assert [given.name for given in graph.input] == ["photograph"]
+    assert [output.name for output in graph.output] == ["where", "what", "score"]
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "args must be images [3, H, W], at least one; got none"),
+        (
+            [torch.ones(1, 3, 8, 8)],
+            "args must be images [3, H, W] of floating-point numbers; got float32 [1, 3, 8, 8]",
+        ),
+        (
+            [np.ones((3, 8, 8))],
+            "args must be images [3, H, W] of floating-point numbers; got ndarray",
+        ),
+        (
+            torch.ones(3, 8, 8),
+            "args must be a batch [N, 3, H, W] of floating-point numbers; got float32 [3, 8, 8]",
+        ),
+        (
+            torch.ones(2, 3, 8, 8).byte(),
+            "args must be a batch [N, 3, H, W] of floating-point numbers; got uint8",
+        ),
+        (torch.ones(0, 3, 8, 8), "args must be a batch [N, 3, H, W], at least one; got none"),
+    ],
+)
+def test_bad_images(tmp_path: Path, images: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        export(tiny_faster_rcnn(), images, tmp_path / "m.onnx")
+    assert str(caught.value).startswith(f"export: {message}")
+
+
+def test_a_detector_in_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be in evaluation mode to detect"):
+        export(tiny_faster_rcnn().train(), [torch.ones(3, 64, 80)], tmp_path / "m.onnx")
+
+
+def state() -> list[Any]:
+    """Everything that `prepare` replaces in torchvision."""
+    return [
+        box_ops.batched_nms,
+        torchvision.ops.batched_nms,
+        vars(transform).get("min"),
+        transform._resize_image_and_masks,
+        transform.paste_masks_in_image,
+        transform.GeneralizedRCNNTransform.batch_images,
+        roi_heads.heatmaps_to_keypoints,
+        _utils._topk_min,
+    ]
+
+
+def test_prepare_undoes_what_it_did(rng: np.random.Generator) -> None:
+    module = torch.nn.ModuleDict({"first": tiny_mask_rcnn(), "second": tiny_faster_rcnn()})
+    module["second"].roi_heads.box_roi_pool = module["first"].roi_heads.box_roi_pool  # shared
+    module["first"].train()
+    before, modules = state(), dict(module.named_modules())
+    modes = {name: each.training for name, each in modules.items()}
+    image = [random_maps(rng, 3, 64, 80)]
+    expected = eager(module["second"], image)
+    module["second"].roi_heads.box_roi_pool.scales = None
+    with contextlib.suppress(RuntimeError), prepare(module) as prepared:
+        assert prepared is module
+        pools = [each for each in module.modules() if isinstance(each, poolers.MultiScaleRoIAlign)]
+        assert {type(each).__module__.partition(".")[0] for each in pools} == {"ort_roialign"}
+        assert all(old is not new for old, new in zip(state(), before, strict=True))
+        heads = module["first"].roi_heads, module["second"].roi_heads
+        assert heads[0].box_roi_pool is heads[1].box_roi_pool
+        assert_same(expected[0], eager(module["second"], image)[0])
+        raise RuntimeError("stop")
+    assert all(old is new for old, new in zip(state(), before, strict=True))
+    after = dict(module.named_modules())
+    assert after.keys() == modules.keys()
+    assert all(after[name] is each for name, each in modules.items())
+    assert {name: each.training for name, each in after.items()} == modes
+    assert module["second"].roi_heads.box_roi_pool.scales is None
+
+
+def test_prepare_for_a_call_of_ones_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    module = tiny_keypoint_rcnn()
+    image = random_maps(rng, 3, 64, 80)
+    with prepare(module):
+        program = torch.onnx.export(
+            module,
+            ([image],),
+            dynamo=True,
+            verbose=False,
+            custom_translation_table=translation_table(),
+            output_names=["boxes", "labels", "scores", "keypoints", "keypoints_scores"],
+        )
+    model = add_fallback(program.model_proto)
+    for run in RUNS.values():
+        assert_same(*eager(module, [image]), run(model, image.numpy()))
+
+
+def test_a_failed_export_leaves_everything_as_it_was(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    module, before = tiny_mask_rcnn(), state()
+    pool = module.roi_heads.box_roi_pool
+    with pytest.raises(ExportError):
+        quiet_export(
+            module, ([random_maps(rng, 3, 64, 80)], "too much"), tmp_path / "m.onnx", False
+        )
+    assert all(old is new for old, new in zip(state(), before, strict=True))
+    assert module.roi_heads.box_roi_pool is pool
+    assert pool.scales is None
+    assert not list(tmp_path.iterdir())
