@@ -59,6 +59,7 @@ class BatchedDetector(torch.nn.Module):
     def __init__(self, detector: Any) -> None:
         super().__init__()
         self.detector = detector
+        self.training = False  # the detector's modules keep their own modes
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Detect in all images.
@@ -134,7 +135,7 @@ def _propose(
     )
     found = found.pick(box_ops.remove_small_boxes(found.boxes, rpn.min_size))
     found = found.pick(found.scores >= rpn.score_thresh)
-    return _suppressed(found, len(per_level), rpn.nms_thresh, rpn.post_nms_top_n(), count)
+    return _suppressed(found, rpn.nms_thresh, rpn.post_nms_top_n(), count)
 
 
 def _detect(
@@ -156,13 +157,27 @@ def _detect(
     )
     found = found.pick(found.scores > heads.score_thresh)
     found = found.pick(box_ops.remove_small_boxes(found.boxes, _SMALLEST_DETECTION))
-    return _suppressed(found, num_classes, heads.nms_thresh, heads.detections_per_img, count)
+    return _suppressed(found, heads.nms_thresh, heads.detections_per_img, count)
 
 
-def _suppressed(found: _Boxes, num_labels: int, overlap: float, most: int, count: Any) -> _Boxes:
+def nms_of_groups(
+    boxes: Tensor, scores: Tensor, columns: Tensor, rows: Tensor, overlap: float
+) -> Tensor:
+    """Suppress boxes [B, 4] per pair of numbers [B], and return the numbers of those that stay.
+
+    As torchvision's `batched_nms`, it moves the groups' boxes apart: in two directions, because
+    large offsets cost digits. The added 0 gives the maximum a value when there are no boxes.
+    """
+    step = torch.cat([boxes.reshape(-1), boxes.new_zeros(1)]).max() + 1
+    offsets = torch.stack([columns, rows, columns, rows], dim=1).to(boxes) * step
+    kept: Tensor = box_ops.nms(boxes + offsets, scores, overlap)
+    return kept
+
+
+def _suppressed(found: _Boxes, overlap: float, most: int, count: Any) -> _Boxes:
     """Return each image's best boxes after non-maximum suppression of each label, best first."""
-    groups = found.images * num_labels + found.labels
-    found = found.pick(box_ops.batched_nms(found.boxes, found.scores, groups, overlap))
+    kept = nms_of_groups(found.boxes, found.scores, found.labels, found.images, overlap)
+    found = found.pick(kept)
     numbers = torch.arange(count, device=found.images.device)
     belongs = (found.images[:, None] == numbers).to(torch.int64)  # [B, N]
     rank = belongs.cumsum(0).gather(1, found.images[:, None])[:, 0]  # in the image, from 1 on

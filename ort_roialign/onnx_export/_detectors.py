@@ -20,6 +20,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
 
+from ort_roialign.onnx_export._batched_detector import nms_of_groups
 from ort_roialign.onnx_export._keypoints import heatmaps_to_keypoints
 from ort_roialign.onnx_export._torchscript import is_torchscript_tracing
 from ort_roialign.torch import MultiScaleRoIAlign, paste_masks
@@ -152,14 +153,8 @@ def _replaced(holder: ModuleType | type, name: str, value: object) -> Iterator[N
 def _batched_nms(
     boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
 ) -> torch.Tensor:
-    """Suppress per class by moving each class's boxes [D, 4] apart, as torchvision does.
-
-    The added 0 gives the maximum a value when there are no boxes.
-    """
-    largest = torch.cat([boxes.reshape(-1), boxes.new_zeros(1)]).max()
-    offsets = idxs.to(boxes) * (largest + 1)
-    kept: torch.Tensor = box_ops.nms(boxes + offsets[:, None], scores, iou_threshold)
-    return kept
+    """Suppress boxes [D, 4] per class, without asking whether there are any."""
+    return nms_of_groups(boxes, scores, idxs, idxs, iou_threshold)
 
 
 def _paste_masks(

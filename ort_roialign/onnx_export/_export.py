@@ -94,25 +94,25 @@ def export(
         )
     defaults: Mapping[str, Any] = {}
     if takes_images(module, args):
-        module, args, defaults = detector_call(module, args, dynamo=dynamo)
+        module, args, defaults = detector_call(module, args, dynamo=dynamo, input_names=input_names)
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     options = {
         "kwargs": dict(kwargs) if kwargs else None,
         "opset_version": opset_version,
         "dynamo": dynamo,
-        "input_names": input_names or defaults.get("input_names"),
-        "output_names": output_names or defaults.get("output_names"),
+        "input_names": _first(input_names, defaults.get("input_names")),
+        "output_names": _first(output_names, defaults.get("output_names")),
         **exporter_options,
     }
     if dynamo:
         resize = resize_translations() if has_resizing_transform(module) else {}
         given = options.get("custom_translation_table") or {}
         table = {**translation_table(), **resize, **given}
-        shapes = dynamic_shapes or defaults.get("dynamic_shapes")
+        shapes = _first(dynamic_shapes, defaults.get("dynamic_shapes"))
         options |= {"dynamic_shapes": shapes, "custom_translation_table": table}
         options.setdefault("external_data", False)
     else:
-        options["dynamic_axes"] = dynamic_axes or defaults.get("dynamic_axes")
+        options["dynamic_axes"] = _first(dynamic_axes, defaults.get("dynamic_axes"))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         unfinished = Path(folder) / path.name
         with kept_modes(module), prepare(module):
@@ -122,6 +122,11 @@ def export(
         for file in sorted(Path(folder).iterdir(), key=unfinished.__eq__):
             file.replace(path.parent / file.name)
     return path
+
+
+def _first(given: object, default: object) -> Any:
+    """Return what is given, also where it is empty."""
+    return default if given is None else given
 
 
 def _check_arguments(

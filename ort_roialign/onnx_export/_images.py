@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.roi_heads import RoIHeads
 
 from ort_roialign.errors import InvalidArgumentError
 from ort_roialign.onnx_export._batched_detector import BatchedDetector
@@ -22,7 +23,11 @@ def takes_images(module: torch.nn.Module, args: object) -> bool:
 
 
 def detector_call(
-    detector: torch.nn.Module, images: Sequence[Tensor] | Tensor, *, dynamo: bool
+    detector: torch.nn.Module,
+    images: Sequence[Tensor] | Tensor,
+    *,
+    dynamo: bool,
+    input_names: Sequence[str] | None,
 ) -> tuple[torch.nn.Module, tuple[Any, ...], Mapping[str, Any]]:
     """Return what to export: a module, its inputs, and names and free sizes as options.
 
@@ -30,6 +35,7 @@ def detector_call(
         detector: torchvision's, in evaluation mode.
         images: [3, H, W] each, for as many inputs; or a batch [N, 3, H, W].
         dynamo: which exporter the options are for.
+        input_names: where they are given, the free sizes are those of inputs of these names.
 
     Raises:
         InvalidArgumentError: if the images are none, or the detector would be trained.
@@ -39,7 +45,7 @@ def detector_call(
     example: Any
     free: dict[str, dict[int, str]]  # sizes of one name would have to be equal
     if isinstance(images, Tensor):
-        detector, example = BatchedDetector(detector).eval(), images
+        detector, example = BatchedDetector(detector), images
         free, outputs = {"images": _BATCH}, [*results, "image_indices"]
     elif len(images) == 1:
         example, free, outputs = list(images), {"image": _IMAGE}, results
@@ -49,15 +55,20 @@ def detector_call(
             f"image_{i}": {axis: f"{name}_{i}" for axis, name in _IMAGE.items()} for i in numbers
         }
         outputs = [f"{result}_{i}" for i in numbers for result in results]
-    sizes: dict[str, Any] = {"dynamic_axes": free}
+    names, shapes = list(free if input_names is None else input_names), list(free.values())
+    sizes: dict[str, Any] = {"dynamic_axes": dict(zip(names, shapes, strict=False))}
     if dynamo:
-        shapes = list(free.values())
         sizes = {"dynamic_shapes": tuple(shapes) if isinstance(images, Tensor) else (shapes,)}
-    return detector, (example,), {"input_names": list(free), "output_names": outputs, **sizes}
+    return detector, (example,), {"input_names": names, "output_names": outputs, **sizes}
 
 
 def _results(detector: Any) -> list[str]:
     """Return the names of a detector's results, in its order."""
+    if not isinstance(detector.roi_heads, RoIHeads):
+        raise InvalidArgumentError(
+            "export: module must have torchvision's RoIHeads where args are images; got "
+            f"{type(detector.roi_heads).__name__}: give args as a tuple"
+        )
     names = ["boxes", "labels", "scores"]
     if detector.roi_heads.has_mask():
         names.append("masks")

@@ -24,8 +24,14 @@ from torchvision.ops import poolers
 
 from ort_roialign.cli.matching import match_detections
 from ort_roialign.errors import ExportError, InvalidArgumentError
-from ort_roialign.onnx_export import add_fallback, export, prepare, translation_table
-from ort_roialign.onnx_export._batched_detector import BatchedDetector
+from ort_roialign.onnx_export import (
+    add_fallback,
+    export,
+    prepare,
+    register_symbolics,
+    unregister_symbolics,
+)
+from ort_roialign.onnx_export._batched_detector import BatchedDetector, nms_of_groups
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
@@ -176,7 +182,17 @@ def test_no_detections(tmp_path: Path, rng: np.random.Generator) -> None:
             assert found["masks"].shape == (0, 1, 50, 70)
 
 
-def test_given_names_and_sizes_go_first(tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({}, [3, "height", "width"]),
+        ({"dynamic_axes": {"photograph": {2: "width"}}}, [3, 64, "width"]),
+        ({"dynamic_axes": {}}, [3, 64, 80]),
+    ],
+)
+def test_given_names_and_sizes_go_first(
+    tmp_path: Path, rng: np.random.Generator, options: dict[str, Any], shape: list[Any]
+) -> None:
     path = quiet_export(
         tiny_faster_rcnn(),
         [random_maps(rng, 3, 64, 80)],
@@ -184,16 +200,11 @@ def test_given_names_and_sizes_go_first(tmp_path: Path, rng: np.random.Generator
         dynamo=False,
         input_names=["photograph"],
         output_names=["where", "what", "score"],
-        dynamic_axes={"photograph": {2: "width"}},
+        **options,
     )
     graph = onnx.load(path).graph
-    assert [
-        dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim
-    ] == [
-        3,
-        64,
-        "width",
-    ]
+    dims = graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == shape
     assert [given.name for given in graph.input] == ["photograph"]
     assert [output.name for output in graph.output] == ["where", "what", "score"]
 
@@ -225,6 +236,42 @@ def test_bad_images(tmp_path: Path, images: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         export(tiny_faster_rcnn(), images, tmp_path / "m.onnx")
     assert str(caught.value).startswith(f"export: {message}")
+
+
+def test_heads_that_are_not_torchvisions_are_refused(tmp_path: Path) -> None:
+    module = tiny_faster_rcnn()
+    module.roi_heads = torch.nn.Identity()
+    with pytest.raises(InvalidArgumentError, match="RoIHeads where args are images; got Identity"):
+        export(module, [torch.ones(3, 64, 80)], tmp_path / "m.onnx")
+
+
+def test_modes_stay_as_they_are(tmp_path: Path, rng: np.random.Generator) -> None:
+    module = tiny_faster_rcnn()
+    module.backbone.train()
+    modes = {name: each.training for name, each in module.named_modules()}
+    quiet_export(module, random_maps(rng, 1, 3, 64, 80), tmp_path / "m.onnx", dynamo=False)
+    assert {name: each.training for name, each in module.named_modules()} == modes
+
+
+def test_suppression_in_large_batches_is_exact(rng: np.random.Generator) -> None:
+    """Groups far apart keep enough digits: each gives what it gives alone."""
+    count, labels, images = 4000, 91, 64
+    low = rng.uniform(0, 1200, (count, 2))
+    boxes = torch.from_numpy(
+        np.concatenate([low, low + rng.uniform(5, 100, (count, 2))], 1)
+    ).float()
+    boxes[1::2] = boxes[::2] + torch.from_numpy(rng.uniform(-9, 9, (count // 2, 4))).float()
+    numbers = torch.from_numpy(
+        rng.integers(0, [labels, images], (count // 2, 2))
+    ).repeat_interleave(2, 0)
+    scores = torch.from_numpy(rng.permutation(count) / count)
+    kept = nms_of_groups(boxes, scores.float(), numbers[:, 0], numbers[:, 1], 0.5)
+    expected = []
+    for group in torch.unique(numbers, dim=0):
+        (rows,) = torch.where((numbers == group).all(dim=1))
+        expected.append(rows[torchvision.ops.nms(boxes[rows], scores[rows].float(), 0.5)])
+    assert count * 0.4 < len(kept) < count * 0.9
+    assert torch.equal(kept.sort().values, torch.cat(expected).sort().values)
 
 
 def test_a_detector_in_training_is_refused(tmp_path: Path) -> None:
@@ -273,18 +320,22 @@ def test_prepare_undoes_what_it_did(rng: np.random.Generator) -> None:
 
 
 def test_prepare_for_a_call_of_ones_own(tmp_path: Path, rng: np.random.Generator) -> None:
-    module = tiny_keypoint_rcnn()
+    module, path = tiny_mask_rcnn(), tmp_path / "m.onnx"
     image = random_maps(rng, 3, 64, 80)
-    with prepare(module):
-        program = torch.onnx.export(
-            module,
-            ([image],),
-            dynamo=True,
-            verbose=False,
-            custom_translation_table=translation_table(),
-            output_names=["boxes", "labels", "scores", "keypoints", "keypoints_scores"],
-        )
-    model = add_fallback(program.model_proto)
+    register_symbolics(17)
+    try:
+        with prepare(module):
+            torch.onnx.export(
+                module,
+                ([image],),
+                str(path),
+                dynamo=False,
+                opset_version=17,
+                output_names=["boxes", "labels", "scores", "masks"],
+            )
+    finally:
+        unregister_symbolics(17)
+    model = add_fallback(onnx.load(path))
     for run in RUNS.values():
         assert_same(*eager(module, [image]), run(model, image.numpy()))
 

@@ -19,7 +19,6 @@ from example_modules import (
     ScoredBoxes,
     TwoStage,
     mobilenet_faster_rcnn,
-    tiny_faster_rcnn,
 )
 from exported_files import (
     BOX_HEAD,
@@ -180,20 +179,6 @@ def test_resizing_is_not_baked_in(tmp_path: Path, rng: np.random.Generator) -> N
         image = random_maps(rng, 3, *size)
         (actual,) = run_without_plugin(path, image.numpy()).values()
         np.testing.assert_allclose(actual, module(image).numpy(), *tolerances.RESIZED_IMAGE)
-
-
-def test_detector_with_free_image_size(tmp_path: Path, rng: np.random.Generator) -> None:
-    module = tiny_faster_rcnn()
-    path = quiet_export(
-        module,
-        ([random_maps(rng, 3, 64, 80)],),
-        tmp_path / "model.onnx",
-        output_names=["boxes", "labels", "scores"],
-        dynamic_shapes=([{1: "height", 2: "width"}],),
-    )
-    model = checked_model(path, opset=18, nodes=BOX_HEAD)
-    for size in ((64, 80), (100, 60), (97, 301)):
-        assert_same_detections(module, model, random_maps(rng, 3, *size))
 
 
 def test_mobilenet_faster_rcnn(tmp_path: Path, rng: np.random.Generator) -> None:
