@@ -220,3 +220,72 @@ def bench(
             scaling=scaling,
         )
         run_bench(settings, Console())
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="ONNX file to convert.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="ONNX file to write.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run both models and compare their outputs.")
+    ] = False,
+    npz: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Inputs to verify with, by name, as numpy.savez writes them; else random ones.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")] = 0,
+    fold_shift: Annotated[
+        bool,
+        typer.Option(
+            help="Turn Sub(rois, 0.5 / spatial_scale) before a RoiAlign of opset 10 to 15 into "
+            "half_pixel, which it stood for. Boxes narrower than one cell then differ."
+        ),
+    ] = True,
+    fallback: Annotated[
+        bool,
+        typer.Option(
+            help="Add functions of standard operators, so that the file runs without the plugin, "
+            "too. Needs PyTorch."
+        ),
+    ] = False,
+    libraries: Annotated[
+        list[Path],
+        typer.Option(
+            "--library",
+            exists=True,
+            dir_okay=False,
+            help="Library with other custom operators of the model; may be repeated.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Convert an existing ONNX file to this package's operators.
+
+    Converted are ONNX's RoiAlign and MaxRoiPool, mmcv's and mmdeploy's RoI operators, whole feature
+    pyramids as torchvision, detectron2 and mmdet export them, and the loop that pastes masks.
+    OUT is written when it is complete and onnxruntime has loaded it. The exit code is 1 if there is
+    nothing to convert, or --verify finds an output that differs.
+    """
+    with _errors_as_text():
+        from ort_roialign.cli.convert import ConvertSettings, run_convert
+
+        settings = ConvertSettings(
+            source=source,
+            target=target,
+            verify=verify or npz is not None,
+            inputs=npz,
+            seed=seed,
+            fold_shift=fold_shift,
+            fallback=fallback,
+            libraries=tuple(libraries),
+            as_json=as_json,
+        )
+        passed = run_convert(settings, Console())
+    if not passed:
+        raise typer.Exit(1)

@@ -1,0 +1,183 @@
+"""Finds what can be converted in a model, and converts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import onnx
+import onnx_ir as ir
+
+from ort_roialign.convert import _mmcv
+from ort_roialign.convert._graph import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    STANDARD_DOMAINS,
+    NotConvertibleError,
+    all_nodes,
+    label,
+    operator_name,
+)
+from ort_roialign.convert._mask_loop import convert_mask_loop, may_paste_masks
+from ort_roialign.convert._pyramid import find_merges, fuse_pyramid
+from ort_roialign.convert._report import ConversionReport, Left, Replacement
+from ort_roialign.convert._standard_ops import convert_max_roi_pool, convert_roi_align
+from ort_roialign.errors import InvalidArgumentError
+
+_STANDARD: dict[str, Callable[[ir.Node, int, bool], list[str]]] = {
+    "RoiAlign": convert_roi_align,
+    "MaxRoiPool": convert_max_roi_pool,
+}
+
+
+@dataclass
+class _Scope:
+    """The main graph or a function, with its subgraphs."""
+
+    graph: ir.Graph
+    opsets: dict[str, int]
+    fold_shift: bool
+    own_operators: frozenset[tuple[str, str]]
+    left: list[Left] = field(default_factory=list)
+    warnings: dict[ir.Node, list[str]] = field(default_factory=dict)
+    done: dict[ir.Node, Replacement] = field(default_factory=dict)
+
+    def leave(self, node: ir.Node, operator: str, reason: object) -> None:
+        self.left.append(Left(label(node), operator, str(reason)))
+
+    @property
+    def default_opset(self) -> int:
+        return next((self.opsets[each] for each in STANDARD_DOMAINS if each in self.opsets), 1)
+
+
+def convert(model: onnx.ModelProto, *, fold_shift: bool = True) -> onnx.ModelProto:
+    """Convert a model's RoI operators to those of the domain `ort_roialign`.
+
+    Converted are ONNX's RoiAlign and MaxRoiPool, mmcv's and mmdeploy's operators, the level
+    choice, pooling and merging of torchvision's, detectron2's and mmdet's feature pyramids, and the
+    loop that pastes a Mask R-CNN's masks; in subgraphs and functions too. Names of inputs and
+    outputs, metadata and other nodes stay. Weights in other files are not read.
+
+    Args:
+        model: the model; not changed.
+        fold_shift: whether a RoiAlign of opset 10 to 15 after `Sub(rois, 0.5 / spatial_scale)`,
+            which is how exporters wrote aligned=True then, becomes `half_pixel`. Boxes narrower
+            than one cell of the map then give other results.
+
+    Returns:
+        The converted model, equal to the given one where there is nothing to convert.
+
+    Raises:
+        InvalidArgumentError: if the model is not an `onnx.ModelProto`.
+        LibraryNotFoundError: if the shared library is missing, which proves pyramids and loops.
+    """
+    return convert_with_report(model, fold_shift=fold_shift)[0]
+
+
+def convert_with_report(
+    model: onnx.ModelProto, *, fold_shift: bool = True
+) -> tuple[onnx.ModelProto, ConversionReport]:
+    """Convert a model as `convert` does, and tell what was done.
+
+    Returns:
+        The converted model, and the report.
+    """
+    if not isinstance(model, onnx.ModelProto):
+        raise InvalidArgumentError(
+            f"convert: model must be an onnx.ModelProto; got {type(model).__name__}; "
+            f"convert_file takes paths"
+        )
+    held = ir.from_proto(model)
+    report = convert_in_place(held, fold_shift)
+    return ir.to_proto(held), report
+
+
+def convert_in_place(model: ir.Model, fold_shift: bool) -> ConversionReport:
+    """Convert a model that onnx_ir holds, in place."""
+    report = ConversionReport(nodes_before=_count(model))
+    own_operators = frozenset((domain, name) for domain, name, _ in model.functions)
+    scopes = [(model.graph, model.opset_imports, "")]
+    scopes += [(each.graph, each.opset_imports, each.domain) for each in model.functions.values()]
+    for graph, opsets, domain in scopes:
+        if domain == DOMAIN:
+            continue  # a function that stands in for the plugin must not call it
+        scope = _Scope(graph, opsets, fold_shift, own_operators)
+        _convert_scope(scope)
+        if scope.done:
+            # onnxruntime wants a function's domains in the model's list, too.
+            opsets[DOMAIN] = model.opset_imports[DOMAIN] = DOMAIN_VERSION
+        report.replaced += scope.done.values()
+        report.left += scope.left
+        report.warnings += [each for warnings in scope.warnings.values() for each in warnings]
+    report.nodes_after = _count(model)
+    _warn_of_missing_functions(report, own_operators)
+    return report
+
+
+def _warn_of_missing_functions(
+    report: ConversionReport, own_operators: frozenset[tuple[str, str]]
+) -> None:
+    """Warn where a model that ran without the plugin does not any more."""
+    functions = {name for domain, name in own_operators if domain == DOMAIN}
+    missing = {each.operator for each in report.replaced} - functions
+    if functions and missing:
+        report.warnings.append(
+            f"the model holds functions to run without the plugin, and none for "
+            f"{', '.join(sorted(missing))}; --fallback, or onnx_export.add_fallback, adds them"
+        )
+
+
+def _count(model: ir.Model) -> int:
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    return sum(len(all_nodes(graph)) for graph in graphs)
+
+
+def _convert_scope(scope: _Scope) -> None:
+    for node in all_nodes(scope.graph):
+        if node.op_identifier()[:2] not in scope.own_operators:
+            _convert_operator(scope, node)
+    _fuse_pyramids(scope)
+    for node in all_nodes(scope.graph):
+        if node.graph is not None and may_paste_masks(node):
+            _convert_loop(scope, node)
+
+
+def _convert_operator(scope: _Scope, node: ir.Node) -> None:
+    """Convert one node, if it is a RoI operator of another domain."""
+    before = operator_name(node)
+    try:
+        if node.domain in STANDARD_DOMAINS and node.op_type in _STANDARD:
+            warnings = _STANDARD[node.op_type](node, scope.default_opset, scope.fold_shift)
+            scope.warnings[node] = warnings
+        elif (node.domain, node.op_type) in _mmcv.RULES:
+            _mmcv.convert_mmcv(node)
+        else:
+            return
+    except NotConvertibleError as error:
+        scope.leave(node, before, error)
+        return
+    scope.done[node] = Replacement(label(node), node.op_type, before, (label(node),))
+
+
+def _fuse_pyramids(scope: _Scope) -> None:
+    for last, pools in find_merges(all_nodes(scope.graph)):
+        what = f"pyramid of {len(pools)} maps"
+        sources = tuple(label(pool) for pool in pools)
+        try:
+            fuse_pyramid(last, pools, scope.opsets)
+        except NotConvertibleError as error:
+            scope.leave(last, what, error)
+            continue
+        for pool in pools:
+            scope.done.pop(pool, None)
+        scope.done[last] = Replacement(label(last), last.op_type, what, sources)
+
+
+def _convert_loop(scope: _Scope, loop: ir.Node) -> None:
+    name = label(loop)
+    try:
+        node = convert_mask_loop(loop, scope.opsets)
+    except NotConvertibleError as error:
+        scope.leave(loop, "loop that pastes masks", error)
+        return
+    scope.done[node] = Replacement(label(node), node.op_type, "loop that pastes masks", (name,))

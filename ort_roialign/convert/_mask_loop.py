@@ -1,0 +1,183 @@
+"""The loop that pastes a Mask R-CNN's masks, as one PasteMasks.
+
+The TorchScript exporter writes torchvision's `paste_masks_in_image` as a Loop over the masks,
+after nodes that frame the masks with zeros and stretch the boxes. Where masks, boxes and the
+image's size come from is read here; a run of all that on random masks then proves that it is
+what PasteMasks computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from ort_roialign import ops
+from ort_roialign.convert._graph import (
+    NotConvertibleError,
+    all_nodes,
+    attribute,
+    become,
+    constant,
+    inputs_of,
+    insert_before,
+    insert_constant,
+    producer,
+    subgraphs,
+)
+from ort_roialign.convert._pyramid_proof import box_sources
+from ort_roialign.convert._region import Array, run_region
+
+# torchvision frames masks with one row of zeros, whatever their size.
+_PADDING = 1
+_SEED = 20170320
+_MASKS = 9
+_MASK_SIDE = 28
+_IMAGE = (37, 45)
+# The exported Resize rounds a pixel's place in a mask otherwise: 1e-5 cells between values 0 to 1.
+_TOLERANCE = 1e-4
+
+
+def may_paste_masks(node: ir.Node) -> bool:
+    """Whether a Loop resizes something and appends it to what it returns."""
+    if producer(node.outputs[0], "Loop") is None:
+        return False
+    inner = {each.op_type for graph in subgraphs(node) for each in all_nodes(graph)}
+    return {"Resize", "Concat", "Slice"} <= inner
+
+
+def convert_mask_loop(loop: ir.Node, opsets: Mapping[str, int]) -> ir.Node:
+    """Make a loop over masks one PasteMasks, in place of the Unsqueeze after it.
+
+    Returns:
+        The new node.
+
+    Raises:
+        NotConvertibleError: if it is not certain that PasteMasks computes the same; nothing is
+            changed then.
+    """
+    if len(loop.outputs) != 1 or len(loop.inputs) != 3:
+        raise NotConvertibleError("a loop over masks must carry the pasted masks and nothing else")
+    last = _unsqueeze_after(loop)
+    size = _image_size(loop.inputs[2])
+    masks = _masks(loop)
+    boxes = _boxes(loop, masks)
+    _prove(last, masks, boxes, size, opsets)
+    sizes = [_as_vector(last, value, side) for value, side in zip(size, "yx", strict=True)]
+    image_size = insert_before(last, "Concat", sizes, "image_size", axis=0)
+    become(last, "PasteMasks", [masks, boxes, image_size], {"padding": _PADDING})
+    return last
+
+
+def _unsqueeze_after(loop: ir.Node) -> ir.Node:
+    """Return the node that gives the pasted masks [R, H, W] their channel."""
+    pasted = loop.outputs[0]
+    users = [user for user, _ in pasted.uses()]
+    if len(users) != 1 or pasted.is_graph_output() or users[0].op_type != "Unsqueeze":
+        raise NotConvertibleError("the pasted masks must go into an Unsqueeze and nowhere else")
+    return users[0]
+
+
+def _image_size(empty: ir.Value | None) -> tuple[ir.Value | int, ir.Value | int]:
+    """Read height and width out of the empty tensor [0, H, W] that masks are appended to."""
+    filled = producer(empty, "ConstantOfShape")
+    shape = filled.inputs[0] if filled is not None else None
+    entries = constant(shape)
+    if entries is not None and entries.shape == (3,):
+        return int(entries[1]), int(entries[2])
+    joined = producer(shape, "Concat")
+    sides = [producer(each, "Unsqueeze") for each in joined.inputs[1:]] if joined else []
+    if len(sides) != 2 or any(side is None for side in sides):
+        raise NotConvertibleError("masks must be appended to an empty tensor [0, height, width]")
+    height, width = (side.inputs[0] for side in sides if side is not None)
+    if height is None or width is None:
+        raise NotConvertibleError("the pasted masks must have a height and a width")
+    return _side(height), _side(width)
+
+
+def _side(value: ir.Value) -> ir.Value | int:
+    number = constant(value)
+    return value if number is None else int(number.reshape(-1)[0])
+
+
+def _masks(loop: ir.Node) -> ir.Value:
+    """Return the masks [R, 1, M, M] before they are framed."""
+    pads = [node for value in inputs_of(loop) if (node := producer(value, "Pad")) is not None]
+    if len(pads) != 1 or pads[0].inputs[0] is None:
+        raise NotConvertibleError("a loop over masks must read masks framed by one Pad")
+    return pads[0].inputs[0]
+
+
+def _boxes(loop: ir.Node, masks: ir.Value) -> ir.Value:
+    """Return the boxes [R, 4] before they are stretched."""
+    for value in inputs_of(loop):
+        cast = producer(value, "Cast")
+        joined = producer(cast.inputs[0], "Concat") if cast is not None else None
+        if joined is None or attribute(joined, "axis", 0) != 1 or len(joined.inputs) != 4:
+            continue
+        edge = producer(joined.inputs[0], "Unsqueeze")
+        difference = producer(edge.inputs[0], "Sub") if edge is not None else None
+        centre = difference.inputs[0] if difference is not None else None
+        half = producer(centre, "Mul")
+        total = producer(half.inputs[0], "Add") if half is not None else None
+        if total is not None and total.inputs[0] is not None and total.inputs[1] is not None:
+            sources = {*box_sources(total.inputs[0]), *box_sources(total.inputs[1])}
+            if len(sources) == 1:
+                return sources.pop()
+    raise NotConvertibleError("a loop over masks must read boxes [R, 4] stretched about centres")
+
+
+def _prove(
+    last: ir.Node,
+    masks: ir.Value,
+    boxes: ir.Value,
+    size: tuple[ir.Value | int, ir.Value | int],
+    opsets: Mapping[str, int],
+) -> None:
+    """Run the loop and what comes before it on random masks, and compare with PasteMasks."""
+    rng = np.random.default_rng(_SEED)
+    image = tuple(
+        side if isinstance(side, int) else drawn for side, drawn in zip(size, _IMAGE, strict=True)
+    )
+    count, side = _fixed_sizes(masks)
+    values: dict[ir.Value, Array] = {
+        masks: rng.random((count, 1, side, side)).astype(np.float32),
+        boxes: _draw_boxes(rng, count, image),
+    }
+    for value, drawn in zip(size, image, strict=True):
+        if isinstance(value, ir.Value):
+            values[value] = np.array(drawn, np.int64)
+    actual = run_region(values, last.outputs[0], opsets)
+    expected = ops.paste_masks(values[masks], values[boxes], image, padding=_PADDING)
+    if actual.shape != expected.shape:
+        raise NotConvertibleError(
+            f"it gives {actual.shape} where PasteMasks gives {expected.shape}"
+        )
+    largest = float(np.abs(actual - expected).max())
+    if largest > _TOLERANCE:
+        raise NotConvertibleError(f"random masks differ from PasteMasks by {largest:.2g}")
+
+
+def _fixed_sizes(masks: ir.Value) -> tuple[int, int]:
+    """Return how many masks and cells to draw: the model's own where it says."""
+    sizes = [masks.shape[axis] for axis in (0, 2)] if masks.shape is not None else [None, None]
+    count, side = (size if isinstance(size, int) else None for size in sizes)
+    return count or _MASKS, side or _MASK_SIDE
+
+
+def _draw_boxes(rng: np.random.Generator, count: int, image: tuple[int, ...]) -> Array:
+    """Draw boxes inside the image, as detectors clip them to it; some have but a few pixels."""
+    height, width = image
+    limits = np.array([width, height])
+    corners = rng.uniform(0, 0.9, (count, 2)) * limits
+    ends = corners + rng.uniform(0, 1, (count, 2)) ** 2 * (limits - corners)
+    return np.concatenate([corners, ends], axis=1).astype(np.float32)
+
+
+def _as_vector(node: ir.Node, side: ir.Value | int, axis: str) -> ir.Value:
+    """Put a side of the image [1] in front of a node."""
+    if isinstance(side, int):
+        return insert_constant(node, [side], f"image_{axis}")
+    shape = insert_constant(node, [1], f"image_{axis}_shape")
+    return insert_before(node, "Reshape", [side, shape], f"image_{axis}")

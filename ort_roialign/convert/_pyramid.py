@@ -1,0 +1,276 @@
+"""A feature pyramid's level choice, pooling and merging as one MultiScaleRoiAlign.
+
+Exporters unroll torchvision's MultiScaleRoIAlign, detectron2's ROIPooler and mmdet's
+SingleRoIExtractor: for each map the boxes of its level are gathered and pooled, and the results
+are scattered into zeros, or masked and added to them. What is read here is the level rule, which
+map has which level, and where boxes and images come from; a run of the part on random boxes then
+proves that the whole is what one node computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ort_roialign.convert._graph import (
+    DOMAIN,
+    STANDARD_DOMAINS,
+    NotConvertibleError,
+    become,
+    constant,
+    elements,
+    label,
+    producer,
+    scalar,
+    split_image_number,
+    tensor_of,
+)
+from ort_roialign.convert._levels import LevelRule, read_level_rule
+from ort_roialign.convert._pyramid_proof import PyramidPart, box_sources, check_users, prove
+
+_SCATTERS = ("ScatterElements", "ScatterND")
+# What only reshapes, retypes or chooses columns; the proof by running shows what it does.
+_ROW_KEEPING = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Split")
+_INDEX_STEPS = ("Transpose", "Slice", "Gather", "Expand", *_ROW_KEEPING)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One map's part.
+
+    Attributes:
+        pool: its RoiAlign.
+        number: which map it is, 0 for the first.
+        numbers: the numbers of all boxes' maps.
+        rois: all boxes with their images.
+        chosen: the Equal that chooses the boxes of this map.
+    """
+
+    pool: ir.Node
+    number: int
+    numbers: ir.Value
+    rois: ir.Value
+    chosen: ir.Node
+
+
+def find_merges(nodes: list[ir.Node]) -> list[tuple[ir.Node, list[ir.Node]]]:
+    """Return where pooled boxes of several maps are merged: the last node, and the RoiAligns."""
+    merges: dict[ir.Node, list[ir.Node]] = {}
+    for node in nodes:
+        if (node.domain, node.op_type) != (DOMAIN, "RoiAlign"):
+            continue
+        last = _last_merge(node.outputs[0])
+        if last is not None:
+            merges.setdefault(last, []).append(node)
+    return [(last, pools) for last, pools in merges.items() if len(pools) > 1]
+
+
+def _last_merge(value: ir.Value) -> ir.Node | None:
+    """Follow a pooled result through its mask and its merge to the chain's last merge."""
+    last = None
+    while (step := _next_step(value, last)) is not None:
+        if step.op_type in (*_SCATTERS, "Add"):
+            last = step
+        value = step.outputs[0]
+    return last
+
+
+def _next_step(value: ir.Value, last: ir.Node | None) -> ir.Node | None:
+    """Return what a pooled result, or after a merge the merged rows, go into next."""
+    users = [(u, place) for u, place in value.uses() if u.domain in STANDARD_DOMAINS]
+    # A result is scattered as updates, into the rows that earlier ones were merged into.
+    for user, place in users:
+        fits = place == 2 if last is None else place == 0 and last.op_type in _SCATTERS
+        if user.op_type in _SCATTERS and fits:
+            return user
+    for user, place in users:
+        if last is None and user.op_type in ("Add", "Mul", "Cast", "Identity", "Reshape"):
+            return user
+        added = last is not None and last.op_type == user.op_type == "Add"
+        if added and _pool_of(user.inputs[1 - place]) is not None:
+            return user
+    return None
+
+
+def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int]) -> LevelRule:
+    """Make the last merge of a pyramid's results one MultiScaleRoiAlign, in place.
+
+    Args:
+        last: the last ScatterElements, ScatterND or Add.
+        pools: the RoiAligns of this package that it merges.
+        opsets: domain -> version.
+
+    Returns:
+        The level rule.
+
+    Raises:
+        NotConvertibleError: if it is not certain that one node computes the same; nothing is
+            changed then.
+    """
+    levels = sorted((_read_level(pool) for pool in pools), key=lambda level: level.number)
+    numbers, rois = levels[0].numbers, levels[0].rois
+    if any(level.numbers is not numbers or level.rois is not rois for level in levels):
+        raise NotConvertibleError("all maps must choose from the same boxes by the same levels")
+    rule = read_level_rule(numbers)
+    count = rule.highest - rule.first + 1
+    if [level.number for level in levels] != list(range(len(levels))):
+        raise NotConvertibleError(
+            f"maps must have levels 0, 1, ... less than {len(levels)}; "
+            f"got {[level.number for level in levels]}"
+        )
+    if rule.lowest != rule.first or count > len(levels):
+        raise NotConvertibleError(
+            f"levels {rule.lowest} to {rule.highest} must begin at the first map's, {rule.first}, "
+            f"and end at or before the last map's, {rule.first + len(levels) - 1}"
+        )
+    attributes = {**_shared_attributes(levels), **_rule_attributes(rule, levels)}
+    maps = [level.pool.inputs[0] for level in levels]
+    part = PyramidPart(
+        last=last,
+        chosen=tuple(level.chosen for level in levels),
+        maps=tuple(each for each in maps if each is not None),
+        rois=rois,
+        boxes=box_sources(rule.area),
+        zeros=_check_merge(last, pools),
+    )
+    check_users(part)
+    prove(part, rule, attributes, opsets)
+    become(last, "MultiScaleRoiAlign", [*split_image_number(last, rois), *maps], attributes)
+    return rule
+
+
+def _read_level(pool: ir.Node) -> _Level:
+    """Read which boxes a RoiAlign pools."""
+    rois, index = _selection(pool, pool.inputs[1])
+    same_rois, same_index = _selection(pool, pool.inputs[2])
+    equal = _comparison(index)
+    if rois is not same_rois or _comparison(same_index) is not equal or equal is None:
+        raise NotConvertibleError(
+            f"{label(pool)} must take its boxes and their images from the same rows of one tensor, "
+            f"those of one level"
+        )
+    numbers, number = equal.inputs
+    if scalar(number) is None:
+        numbers, number = number, numbers
+    level = scalar(number)
+    if numbers is None or level is None or float(level) != int(level):
+        raise NotConvertibleError(f"{label(pool)} must pool the boxes of one constant level")
+    while (step := producer(numbers, "Cast", "Identity")) is not None and step.inputs[0]:
+        numbers = step.inputs[0]
+    return _Level(pool, int(level), numbers, rois, equal)
+
+
+def _selection(pool: ir.Node, value: ir.Value | None) -> tuple[ir.Value, ir.Value]:
+    """Walk back from an input of a RoiAlign to where rows are chosen: (all rows, their index)."""
+    while True:
+        node = producer(value, "GatherND", "Gather", "Slice", "Mul", *_ROW_KEEPING)
+        if node is None:
+            break
+        source, index = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
+        chooses = node.op_type == "GatherND" or (
+            node.op_type == "Gather" and constant(index) is None
+        )
+        if node.op_type == "Mul" and _comparison(source) is not None:
+            source, index = index, source
+        if (chooses or node.op_type == "Mul") and source is not None and index is not None:
+            return source, index
+        value = source
+    raise NotConvertibleError(f"{label(pool)} pools boxes that no level chooses")
+
+
+def _comparison(index: ir.Value | None) -> ir.Node | None:
+    """Return the Equal behind the rows' numbers, or behind a mask of them."""
+    value = index
+    while (node := producer(value, "NonZero", "Equal", *_INDEX_STEPS)) is not None:
+        if node.op_type == "Equal":
+            return node
+        value = node.inputs[0]
+    return None
+
+
+def _shared_attributes(levels: list[_Level]) -> dict[str, Any]:
+    """Return the attributes that all maps share."""
+    shared: dict[str, Any] = {}
+    for level in levels:
+        own = {}
+        for name, each in level.pool.attributes.items():
+            if each.is_ref():
+                raise NotConvertibleError(f"attribute {name} is set by the caller of a function")
+            if name != "spatial_scale":
+                own[name] = each.value
+        if level is not levels[0] and own != shared:
+            raise NotConvertibleError(f"all maps must be pooled alike; got {shared} and {own}")
+        shared = own
+    return shared
+
+
+def _rule_attributes(rule: LevelRule, levels: list[_Level]) -> dict[str, Any]:
+    scales = [level.pool.attributes.get_float("spatial_scale", 1.0) for level in levels]
+    return {
+        "spatial_scales": scales,
+        "canonical_scale": rule.canonical_scale,
+        "canonical_level": rule.canonical_level,
+        "min_level": rule.first,
+        "max_level": rule.highest,
+        "log_epsilon": rule.log_epsilon,
+        "level_epsilon": rule.level_epsilon,
+    }
+
+
+def _check_merge(last: ir.Node, pools: list[ir.Node]) -> ir.Value:
+    """Check that each merge adds one map's result to zeros; return the zeros."""
+    merged: list[ir.Node] = []
+    value: ir.Value | None = last.outputs[0]
+    while (node := producer(value, *_SCATTERS, "Add")) is not None:
+        if node.op_type == "Add":
+            places = [place for place in (0, 1) if _pool_of(node.inputs[place]) in pools]
+            if not places:
+                break
+            result, value = node.inputs[places[0]], node.inputs[1 - places[0]]
+        else:
+            if node.attributes.get_string("reduction", "none") != "none":
+                raise NotConvertibleError(f"{label(node)} must replace rows, not combine them")
+            result, value = node.inputs[2], node.inputs[0]
+        pool = _pool_of(result)
+        if pool is None:
+            raise NotConvertibleError(f"{label(node)} must merge the result of a RoiAlign")
+        merged.append(pool)
+    if value is None or sorted(merged, key=id) != sorted(pools, key=id):
+        raise NotConvertibleError("each map's result must be merged exactly once")
+    if not _is_zero(value):
+        raise NotConvertibleError(f"results must be merged into zeros; got {value.name}")
+    return value
+
+
+def _pool_of(value: ir.Value | None) -> ir.Node | None:
+    """Return the RoiAlign whose result a value is, possibly masked."""
+    while value is not None:
+        node = value.producer()
+        if node is None or (node.domain, node.op_type) == (DOMAIN, "RoiAlign"):
+            return node
+        step = producer(value, "Cast", "Identity", "Reshape", "Mul")
+        if step is None:
+            return None
+        masked = step.op_type == "Mul" and _pool_of(step.inputs[0]) is None
+        value = step.inputs[1] if masked else step.inputs[0]
+    return None
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    """Whether a value is zeros of any shape."""
+    tensor = tensor_of(value)
+    if tensor is not None:
+        return not np.any(elements(tensor))
+    node = producer(value, "ConstantOfShape", "Expand", "Mul", "Cast", "Identity", "Reshape")
+    if node is None:
+        return False
+    if node.op_type == "ConstantOfShape":
+        filled = node.attributes.get("value")
+        return filled is None or (not filled.is_ref() and not np.any(filled.as_tensor().numpy()))
+    if node.op_type == "Mul":
+        return any(_is_zero(each) for each in node.inputs)
+    return _is_zero(node.inputs[0])

@@ -1,0 +1,274 @@
+"""The proof that a pyramid's nodes compute what one MultiScaleRoiAlign computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ort_roialign import ops
+from ort_roialign.convert._graph import (
+    NotConvertibleError,
+    attribute,
+    constant,
+    elements,
+    inputs_of,
+    label,
+    producer,
+    tensor_of,
+    used_elsewhere,
+)
+from ort_roialign.convert._levels import LevelRule
+from ort_roialign.convert._region import Array, nodes_between, run_region
+
+_SEED = 20170320
+_BOXES_A_LEVEL = 12
+# Boxes are drawn this near to the limits of levels, too. Nearer ones depend on the last digit of
+# the logarithm, which differs between machines.
+_NEAR_LIMIT = 1e-4
+_MAP_SIDE = 16
+_IMAGES = 2
+_CHANNELS = 3
+# Both sides run the same kernels: sums of order 10 that are added in the same order.
+_TOLERANCE = 1e-4
+_COLUMN_AXES = (1, -1)
+_END_OF_AXIS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class PyramidPart:
+    """The nodes of a pyramid.
+
+    Attributes:
+        last: the last merge of the maps' results.
+        chosen: the Equals that choose each map's boxes.
+        maps: the feature maps.
+        rois: boxes with their images, [R, 5].
+        boxes: what areas are computed from: `rois`, or the boxes [R_i, 4] of each image.
+        zeros: what the results are merged into.
+    """
+
+    last: ir.Node
+    chosen: tuple[ir.Node, ...]
+    maps: tuple[ir.Value, ...]
+    rois: ir.Value
+    boxes: tuple[ir.Value, ...]
+    zeros: ir.Value
+
+    @property
+    def images(self) -> ir.Value | None:
+        """The images' numbers [R, 1] that stand before the boxes; None where `boxes` has them.
+
+        Raises:
+            NotConvertibleError: if `rois` is made in another way.
+        """
+        if self.rois in self.boxes:
+            return None
+        joined = producer(self.rois, "Concat")
+        if joined is None or len(joined.inputs) != 2 or not _is_along_columns(joined):
+            raise NotConvertibleError(
+                "boxes must be those that the levels follow from, with the image's number in front"
+            )
+        return joined.inputs[0]
+
+    @property
+    def inputs(self) -> list[ir.Value]:
+        """What the part depends on, without `zeros`."""
+        images = self.images
+        given = [] if images is None or tensor_of(images) is not None else [images]
+        return list(dict.fromkeys([*self.boxes, *given, *self.maps]))
+
+    @property
+    def zeros_are_inside(self) -> bool:
+        """Whether the size of `zeros` follows from the boxes and from sizes of maps.
+
+        It may follow from what the boxes were computed from, which is no part of this.
+        """
+        try:
+            nodes = nodes_between(self.inputs, self.zeros)
+        except NotConvertibleError:
+            return False
+        readers = [node for node in nodes if set(self.maps) & set(node.inputs)]
+        return all(node.op_type in ("Shape", "RoiAlign") for node in readers)
+
+
+def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
+    """Walk back from areas [R] to the boxes whose columns they are made of.
+
+    Raises:
+        NotConvertibleError: if they are not made of columns.
+    """
+    found: dict[ir.Value, None] = {}
+    seen: set[ir.Value] = set()
+    waiting: list[ir.Value | None] = [area]
+    steps = ("Mul", "Sub", "Concat", "Squeeze", "Unsqueeze", "Reshape", "Cast", "Identity")
+    while waiting:
+        value = waiting.pop()
+        if value is None or value in seen or constant(value) is not None:
+            continue
+        seen.add(value)
+        node = value.producer()
+        if node is not None and _chooses_columns(node):
+            while node is not None and _chooses_columns(node) and node.inputs[0] is not None:
+                value = node.inputs[0]
+                node = value.producer()
+            found[value] = None
+        elif producer(value, *steps) is not None and node is not None:
+            # Reversed, so that boxes are found in the order of the images.
+            waiting += reversed(node.inputs if node.op_type != "Reshape" else node.inputs[:1])
+        else:
+            raise NotConvertibleError(f"areas must be of columns of boxes; got {value.name}")
+    return tuple(found)
+
+
+def _chooses_columns(node: ir.Node) -> bool:
+    """Whether a node takes columns of a matrix and keeps its rows."""
+    if producer(node.outputs[0], "Gather") is not None:
+        return _is_along_columns(node) and constant(node.inputs[1]) is not None
+    if producer(node.outputs[0], "Split") is not None:
+        return _is_along_columns(node)
+    if producer(node.outputs[0], "Slice") is None or len(node.inputs) < 4:
+        return False
+    starts, ends, axes = (constant(each) for each in node.inputs[1:4])
+    if starts is None or ends is None or axes is None:
+        return False
+    return all(
+        axis in _COLUMN_AXES or (start == 0 and end >= _END_OF_AXIS)
+        for start, end, axis in zip(starts, ends, axes, strict=True)
+    )
+
+
+def _is_along_columns(node: ir.Node) -> bool:
+    return attribute(node, "axis", 0) in _COLUMN_AXES
+
+
+def check_users(part: PyramidPart) -> None:
+    """Check that nothing else uses what lies between the choice of boxes and the last merge."""
+    cut = [] if part.zeros_are_inside else [part.zeros]
+    nodes = nodes_between([*part.inputs, *cut], part.last.outputs[0])
+    inside = set(part.chosen)
+    for node in nodes:  # each comes after its inputs
+        if any(value.producer() in inside for value in inputs_of(node)):
+            inside.add(node)
+    values = [value for node in inside - {part.last} for value in node.outputs]
+    value = used_elsewhere(values, inside)
+    if value is not None:
+        users = [label(user) for user, _ in value.uses() if user not in inside]
+        raise NotConvertibleError(
+            f"{value.name} is used outside the pooling too, by "
+            f"{', '.join(users) or 'the outputs of the graph'}"
+        )
+
+
+def prove(
+    part: PyramidPart, rule: LevelRule, attributes: dict[str, Any], opsets: Mapping[str, int]
+) -> None:
+    """Run the part on random boxes of all levels, and compare with MultiScaleRoiAlign.
+
+    Raises:
+        NotConvertibleError: if a row differs, or the part cannot run.
+    """
+    rng = np.random.default_rng(_SEED)
+    rows, channels = _fixed_sizes(part)
+    boxes = _draw_boxes(rng, rule, rows)
+    images = _draw_images(rng, part, len(boxes))
+    maps = {}
+    for number, value in enumerate(part.maps):
+        shape = (int(images.max()) + 1, channels or _CHANNELS, _MAP_SIDE, _MAP_SIDE)
+        # Each map has another mean, so that one in another's place shows.
+        maps[value] = (rng.standard_normal(shape) + 3 * number).astype(np.float32)
+    values = {**_feed_boxes(part, boxes, images), **maps}
+    if not part.zeros_are_inside:
+        sides = (attributes.get("output_height", 1), attributes.get("output_width", 1))
+        values[part.zeros] = np.zeros((len(boxes), channels or _CHANNELS, *sides), np.float32)
+    actual = run_region(values, part.last.outputs[0], opsets)
+    expected = ops.multi_scale_roi_align(
+        boxes, images[:, 0].astype(np.int64), *(maps[each] for each in part.maps), **attributes
+    )
+    if actual.shape != expected.shape:
+        raise NotConvertibleError(f"it gives {actual.shape} where one node gives {expected.shape}")
+    differs = np.abs(actual - expected).reshape(len(boxes), -1).max(axis=1) > _TOLERANCE
+    if differs.any():
+        raise NotConvertibleError(
+            f"{differs.sum()} of {len(boxes)} random boxes are pooled otherwise than by one node"
+        )
+
+
+def _draw_boxes(rng: np.random.Generator, rule: LevelRule, rows: int | None) -> Array:
+    """Draw boxes [R, 4] of each level, of the levels beyond, and near their limits."""
+    levels = np.arange(rule.lowest - 1, rule.highest + 2)
+    limits = rule.canonical_scale * 2.0 ** (levels - rule.canonical_level)
+    inside = limits[:, None] * 2.0 ** rng.uniform(0.05, 0.95, (len(levels), _BOXES_A_LEVEL))
+    near = limits[:, None] * [1 - _NEAR_LIMIT, 1 + _NEAR_LIMIT]
+    sides = rng.permutation(np.concatenate([inside.ravel(), near.ravel()]))
+    sides = np.resize(sides, len(sides) if rows is None else rows)
+    stretch = np.exp(rng.uniform(-1, 1, len(sides)))
+    # Boxes begin near the origin, where the maps are: samples beyond them are worth nothing.
+    corners = rng.uniform(0, 30, (len(sides), 2))
+    extents = np.stack([sides * stretch, sides / stretch], axis=1)
+    return np.concatenate([corners, corners + extents], axis=1).astype(np.float32)
+
+
+def _draw_images(rng: np.random.Generator, part: PyramidPart, rows: int) -> Array:
+    """Return the images' numbers [R, 1]: the model's own where they are constant."""
+    images = part.images
+    tensor = tensor_of(images) if images is not None else None
+    if tensor is not None:
+        return elements(tensor).reshape(rows, 1)
+    return rng.integers(0, _IMAGES, (rows, 1)).astype(np.float32)
+
+
+def _feed_boxes(part: PyramidPart, boxes: Array, images: Array) -> dict[ir.Value, Array]:
+    """Give boxes and images to the values that the part takes them from."""
+    if part.images is None:
+        if part.boxes != (part.rois,):
+            raise NotConvertibleError("all areas must be those of one tensor of boxes")
+        return {part.rois: np.concatenate([images, boxes], axis=1)}
+    sizes = [each.shape[0] if each.shape is not None else None for each in part.boxes]
+    fixed = [size for size in sizes if isinstance(size, int)]
+    if len(fixed) == len(sizes) and sum(fixed) == len(boxes):
+        ends = np.cumsum(fixed)[:-1]
+    else:
+        ends = np.linspace(0, len(boxes), len(sizes) + 1)[1:-1].astype(int)
+    values = dict(zip(part.boxes, np.split(boxes, ends), strict=True))
+    return values if tensor_of(part.images) is not None else {**values, part.images: images}
+
+
+def _fixed_sizes(part: PyramidPart) -> tuple[int | None, int | None]:
+    """Return how many rows and channels the exporter wrote down, where it did."""
+    rows, channels = _rows_and_channels(part.zeros)
+    for value in part.maps if channels is None else ():
+        size = value.shape[1] if value.shape is not None and len(value.shape) == 4 else None
+        channels = size if isinstance(size, int) else channels
+    return rows, channels
+
+
+def _rows_and_channels(zeros: ir.Value | None) -> tuple[int | None, int | None]:
+    tensor = tensor_of(zeros)
+    if tensor is not None:
+        sizes: list[int | None] = [int(size) for size in tensor.shape.numpy()]
+    else:
+        node = producer(zeros, "ConstantOfShape", "Expand", "Reshape", "Mul")
+        if node is not None and node.op_type == "Mul":  # by a constant zero
+            return _rows_and_channels(node.inputs[0])
+        place = 0 if node is not None and node.op_type == "ConstantOfShape" else 1
+        sizes = _entries(node.inputs[place]) if node is not None else []
+    sizes = [None if size is None or size < 0 else size for size in sizes]
+    return (sizes[0], sizes[1]) if len(sizes) == 4 else (None, None)
+
+
+def _entries(shape: ir.Value | None) -> list[int | None]:
+    """Return the entries of a vector of sizes, None for those that are computed."""
+    array = constant(shape)
+    if array is not None:
+        return [int(size) for size in array.reshape(-1)]
+    node = producer(shape, "Concat", "Unsqueeze", "Reshape")
+    if node is None:
+        return [None]
+    if node.op_type == "Concat":
+        return [entry for each in node.inputs for entry in _entries(each)]
+    array = constant(node.inputs[0])
+    return [None] if array is None or array.size != 1 else [int(array.reshape(-1)[0])]

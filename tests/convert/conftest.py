@@ -1,0 +1,156 @@
+"""Models as PyTorch's exporters write them, without this package; exported once a run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import onnx
+import pytest
+
+EXPORTERS = ("torchscript", "dynamo")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing detectors warns dozens of times."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    log.setLevel(level)
+
+
+@contextlib.contextmanager
+def _traceable_torchvision() -> Iterator[None]:
+    """Let torch.export trace detectors: it stops at a question and makes a number of boxes fixed.
+
+    The pooling itself stays torchvision's.
+    """
+    from torchvision.ops import boxes, poolers
+
+    def batched_nms(box: Any, score: Any, label: Any, iou_threshold: float) -> Any:
+        offset = label.to(box) * (box.abs().max() + 1) * 2
+        return boxes.nms(box + offset[:, None], score, iou_threshold)
+
+    def length(value: Any) -> Any:
+        return value.shape[0] if hasattr(value, "shape") else len(value)
+
+    with (
+        mock.patch.object(boxes, "batched_nms", batched_nms),
+        mock.patch.object(poolers, "len", length, create=True),
+    ):
+        yield
+
+
+def stock_export(
+    module: Any, example: tuple[Any, ...], path: Path, exporter: str, **options: Any
+) -> Path:
+    """Export by PyTorch alone: this package's translations have no part in it."""
+    import torch
+
+    dynamo = exporter == "dynamo"
+    with torch.no_grad():
+        module.eval()(*example)  # MultiScaleRoIAlign takes its scales from its first images
+    with _quiet(), _traceable_torchvision() if dynamo else contextlib.nullcontext():
+        torch.onnx.export(module, example, path, dynamo=dynamo, verbose=False, **options)
+    domains = {node.domain for node in onnx.load(path, load_external_data=False).graph.node}
+    assert domains <= {"", "pkg.onnxscript.torch_lib"}
+    return path
+
+
+def _free_rows(exporter: str, names: list[str], num_rows: int) -> dict[str, Any]:
+    """Return the options that let the first inputs have any number of rows."""
+    import torch
+
+    if exporter == "torchscript":
+        return {"dynamic_axes": {name: {0: f"rows_{name}"} for name in names[:num_rows]}}
+    free = [{0: torch.export.Dim.DYNAMIC}] * num_rows
+    return {"dynamic_shapes": (tuple(free + [None] * (len(names) - num_rows)),)}
+
+
+@pytest.fixture(scope="session")
+def pooler_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that exports a pooler of `pyramid_modules`."""
+    pyramid_modules = pytest.importorskip("pyramid_modules", exc_type=ImportError)
+    import torch
+
+    directory = tmp_path_factory.mktemp("poolers")
+
+    @cache
+    def export(kind: str, exporter: str, num_maps: int = 2, free: bool = True) -> Path:
+        rng = torch.Generator().manual_seed(3)
+        # Of a level with a single box the TorchScript exporter writes down that it is one.
+        boxes = [pyramid_modules.random_boxes(rng, 60), pyramid_modules.random_boxes(rng, 14)]
+        if kind == "torchvision":
+            module: Any = pyramid_modules.TorchvisionPooler(num_maps, 2)
+        elif kind == "torchvision_one_image":
+            module, boxes = pyramid_modules.TorchvisionPooler(num_maps, 1), boxes[:1]
+        elif kind == "detectron2":
+            module = pyramid_modules.Detectron2Pooler(num_maps)
+        else:
+            module = pyramid_modules.MmdetPooler(num_maps, masked=kind == "mmdet_masked")
+            boxes = [pyramid_modules.with_images(rng, boxes[0], 2)]
+        images = 1 if kind == "torchvision_one_image" else 2
+        maps = pyramid_modules.random_maps(rng, num_maps, images)
+        names = [f"boxes{n}" for n in range(len(boxes))] + [f"x{n}" for n in range(num_maps)]
+        options: dict[str, Any] = {"input_names": names, "output_names": ["y"]}
+        if free:
+            options |= _free_rows(exporter, names, len(boxes))
+        if kind == "detectron2" and exporter == "dynamo" and free:
+            free_row = {0: torch.export.Dim.DYNAMIC}
+            options["dynamic_shapes"] = (free_row, free_row, (None,) * num_maps)
+        elif kind.startswith("mmdet") and exporter == "dynamo" and free:
+            options["dynamic_shapes"] = ({0: torch.export.Dim.DYNAMIC}, (None,) * num_maps)
+        path = directory / f"{kind}_{exporter}_{num_maps}_{free}.onnx"
+        return stock_export(module, (*boxes, *maps), path, exporter, **options)
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that exports a small detector of torchvision."""
+    pytest.importorskip("torchvision")
+    import torch
+
+    from export import example_modules
+
+    directory = tmp_path_factory.mktemp("detectors")
+
+    class Named(torch.nn.Module):
+        """A detector of one image with its outputs in a fixed order."""
+
+        def __init__(self, detector: torch.nn.Module, names: tuple[str, ...]) -> None:
+            super().__init__()
+            self.detector, self.names = detector, names
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            result = self.detector([image])[0]
+            return tuple(result[name] for name in self.names)
+
+    @cache
+    def export(name: str, exporter: str) -> Path:
+        image = torch.rand((3, 96, 128), generator=torch.Generator().manual_seed(4))
+        builders = {
+            "mobilenet": lambda: example_modules.mobilenet_faster_rcnn(image),
+            "faster_rcnn": example_modules.tiny_faster_rcnn,
+            "mask_rcnn": example_modules.tiny_mask_rcnn,
+        }
+        names = ("boxes", "labels", "scores") + (("masks",) if name == "mask_rcnn" else ())
+        module = Named(builders[name](), names).eval()
+        options: dict[str, Any] = {"input_names": ["image"], "output_names": list(names)}
+        if exporter == "torchscript":
+            options["dynamic_axes"] = {"image": {1: "height", 2: "width"}}
+        path = directory / f"{name}_{exporter}.onnx"
+        return stock_export(module, (image,), path, exporter, **options)
+
+    return export
