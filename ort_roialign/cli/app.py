@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 
 from ort_roialign import __version__
-from ort_roialign.cli.requirements import OPTIONAL_PACKAGES, require_packages
-from ort_roialign.errors import OrtRoiAlignError
+from ort_roialign.cli.requirements import COMPARE, DEMO, require_packages
+from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -151,7 +151,7 @@ def demo(
     ran. Weights are random unless given: nothing is downloaded.
     """
     with _errors_as_text():
-        require_packages("ort-roialign demo", OPTIONAL_PACKAGES)
+        require_packages("ort-roialign demo", DEMO)
         from ort_roialign.cli.demo import DemoSettings, run_demo
         from ort_roialign.cli.sessions import SessionSettings
 
@@ -287,5 +287,55 @@ def convert(
             as_json=as_json,
         )
         passed = run_convert(settings, Console())
+    if not passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    model: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="ONNX file, left as it is.")
+    ],
+    image: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Photograph to run a detector on."),
+    ] = None,
+    npz: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Inputs by name, as numpy.savez writes them."
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="PNG file to write; MODEL's name with _time.png."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of inputs that are not given.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads to compute with; 0: as many as there are cores.")
+    ] = 0,
+) -> None:
+    """Run a model as it is and converted to this package's operators, and show what changes.
+
+    Prints how far the outputs differ, the nodes, and the time by operator, and draws the shares of
+    the time. Inputs are an image, a NumPy file, or random. The exit code is 1 if there is nothing
+    to convert, or an output differs.
+    """
+    with _errors_as_text():
+        if image is not None and npz is not None:
+            raise InvalidArgumentError("compare: inputs must be --image or --npz; got both")
+        require_packages("ort-roialign compare", COMPARE)
+        from ort_roialign.cli.compare import CompareSettings, run_compare
+        from ort_roialign.cli.sessions import SessionSettings
+
+        settings = CompareSettings(
+            model=model,
+            image=image,
+            npz=npz,
+            picture=picture or Path(f"{model.stem}_time.png"),
+            seed=seed,
+            session=SessionSettings(threads=threads),
+        )
+        passed = run_compare(settings, Console())
     if not passed:
         raise typer.Exit(1)

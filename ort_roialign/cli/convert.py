@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ort_roialign.cli.model_inputs import read_npz
 from ort_roialign.convert import ConversionReport, convert_file
 from ort_roialign.convert._verify import OutputDifference, compare_files
-from ort_roialign.errors import InvalidArgumentError
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def run_convert(settings: ConvertSettings, console: Console) -> bool:
     Returns:
         Whether something was converted, and no output differs.
     """
-    feeds = _read_inputs(settings.inputs) if settings.inputs is not None else None
+    feeds = read_npz(settings.inputs) if settings.inputs is not None else None
     report = convert_file(
         settings.source,
         settings.target,
@@ -70,20 +70,12 @@ def run_convert(settings: ConvertSettings, console: Console) -> bool:
     if settings.as_json:
         console.file.write(f"{json.dumps(_facts(settings, report, differences), indent=2)}\n")
     else:
-        _print_report(console, settings, report)
+        print_report(console, settings.source, report)
+        if report.converted:
+            _print_file(console, settings.target, report)
         if differences is not None:
-            _print_differences(console, differences)
+            print_differences(console, differences)
     return report.converted and all(each.passed for each in differences or [])
-
-
-def _read_inputs(path: Path) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except Exception as error:  # of many kinds, zip's among them
-        raise InvalidArgumentError(
-            f"convert: --npz must be a file of arrays that numpy.savez wrote; got {path}: {error}"
-        ) from error
 
 
 def _facts(
@@ -105,7 +97,8 @@ def _facts(
     return facts
 
 
-def _print_report(console: Console, settings: ConvertSettings, report: ConversionReport) -> None:
+def print_report(console: Console, source: Path, report: ConversionReport) -> None:
+    """Print what of a file was converted, what was left, and why."""
     if report.converted:
         console.print(_replaced_table(report))
     if report.left:
@@ -114,15 +107,15 @@ def _print_report(console: Console, settings: ConvertSettings, report: Conversio
         console.print("[yellow]Note[/]", escape(warning), soft_wrap=True, highlight=False)
     if not report.converted:
         console.print(
-            f"[bold yellow]Nothing to convert[/] in {escape(str(settings.source))}; no file was "
-            f"written.",
+            f"[bold yellow]Nothing to convert[/] in {escape(str(source))}; no file was written.",
             soft_wrap=True,
             highlight=False,
         )
-        return
+
+
+def _print_file(console: Console, target: Path, report: ConversionReport) -> None:
     console.print(
-        f"Wrote {escape(str(settings.target))}: {report.nodes_after} nodes of "
-        f"{report.nodes_before}.",
+        f"Wrote {escape(str(target))}: {report.nodes_after} nodes of {report.nodes_before}.",
         soft_wrap=True,
         highlight=False,
     )
@@ -154,7 +147,8 @@ def _left_table(report: ConversionReport) -> Table:
     return table
 
 
-def _print_differences(console: Console, differences: list[OutputDifference]) -> None:
+def print_differences(console: Console, differences: list[OutputDifference]) -> None:
+    """Print how far the converted model's outputs are from the original's, and the verdict."""
     table = Table(title="Outputs of the converted model against the original's")
     table.add_column("Output", overflow="fold")
     table.add_column("Shape", no_wrap=True)

@@ -9,12 +9,10 @@ import torch
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from ort_roialign.errors import OrtRoiAlignError
+from ort_roialign.cli.model_inputs import LONGEST_SIDE, read_image
 
 # Real texture and edges, 640 x 427 pixels, and it comes with scikit-learn: nothing to download.
 SAMPLE_NAME = "china.jpg"
-# The detectors scale a larger image down to this before anything else.
-LONGEST_SIDE = 1333
 
 
 def load_photograph(path: Path | None, *, sides: tuple[int, int] | None) -> torch.Tensor:
@@ -31,7 +29,7 @@ def load_photograph(path: Path | None, *, sides: tuple[int, int] | None) -> torc
     Raises:
         OrtRoiAlignError: if the file cannot be read as an image.
     """
-    image = Image.fromarray(load_sample_image(SAMPLE_NAME)) if path is None else _read(path)
+    image = Image.fromarray(load_sample_image(SAMPLE_NAME)) if path is None else read_image(path)
     if sides is not None:
         short, long = sides
         landscape = image.width >= image.height
@@ -40,12 +38,3 @@ def load_photograph(path: Path | None, *, sides: tuple[int, int] | None) -> torc
         image = ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
     chw = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
     return torch.from_numpy(chw).to(torch.float32) / 255
-
-
-def _read(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            # Cameras note the orientation instead of turning the pixels.
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError) as error:  # Pillow's UnidentifiedImageError is an OSError
-        raise OrtRoiAlignError(f"cannot read the image {path}: {error}") from error

@@ -16,7 +16,12 @@ OPTIONAL_PACKAGES = {
     "onnxscript": ("onnxscript", "export"),
     "PIL": ("pillow", "export"),
     "sklearn": ("scikit-learn", "export"),
+    "onnx_ir": ("onnx_ir", "convert"),
+    "scipy": ("scipy", "convert"),
+    "matplotlib": ("matplotlib", "convert"),
 }
+DEMO = ("onnxruntime", "torch", "torchvision", "onnx", "onnxscript", "PIL", "sklearn")
+COMPARE = ("onnxruntime", "onnx", "onnx_ir", "scipy", "matplotlib", "PIL")
 
 
 def require_packages(command: str, import_names: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,7 @@ def run_model(
     *,
     plugin: bool,
     read_profile: Callable[[Path, Path], KernelProfile],
+    domains: Sequence[str] = (),
 ) -> SessionResult:
     """Run a model in onnxruntime.
 
@@ -116,11 +117,12 @@ def run_model(
         settings: threads and provider.
         plugin: True registers this package's operators; False leaves onnxruntime as it is.
         read_profile: reads the kernels that ran, see `read_kernel_profile`.
+        domains: further domains that the plugin's kernels stand in for, as `register` takes them.
 
     Raises:
         OrtRoiAlignError: if onnxruntime cannot load or run the model.
     """
-    with tempfile.TemporaryDirectory(prefix="ort_roialign_demo_") as folder:
+    with tempfile.TemporaryDirectory(prefix="ort_roialign_") as folder:
         optimized_model = Path(folder) / "optimized.onnx"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
@@ -135,7 +137,7 @@ def run_model(
         try:
             if plugin:
                 session = ort_roialign.InferenceSession(
-                    str(model), settings.providers, session_options=options
+                    str(model), settings.providers, session_options=options, domains=domains
                 )
             else:
                 session = onnxruntime.InferenceSession(
