@@ -16,6 +16,7 @@ from ort_roialign.convert._graph import (
     NotConvertibleError,
     all_nodes,
     label,
+    name_new_values,
     operator_name,
 )
 from ort_roialign.convert._mask_loop import convert_mask_loop, may_paste_masks
@@ -109,6 +110,7 @@ def convert_in_place(model: ir.Model, fold_shift: bool) -> ConversionReport:
         report.replaced += scope.done.values()
         report.left += scope.left
         report.warnings += [each for warnings in scope.warnings.values() for each in warnings]
+    name_new_values(_graphs(model))
     report.nodes_after = _count(model)
     _warn_of_missing_functions(report, own_operators)
     return report
@@ -128,8 +130,11 @@ def _warn_of_missing_functions(
 
 
 def _count(model: ir.Model) -> int:
-    graphs = [model.graph, *(function.graph for function in model.functions.values())]
-    return sum(len(all_nodes(graph)) for graph in graphs)
+    return sum(len(all_nodes(graph)) for graph in _graphs(model))
+
+
+def _graphs(model: ir.Model) -> list[ir.Graph]:
+    return [model.graph, *(function.graph for function in model.functions.values())]
 
 
 def _convert_scope(scope: _Scope) -> None:

@@ -1,12 +1,8 @@
-"""The optional packages of the conversion, checked before anything imports them."""
+"""The optional packages of the conversion."""
 
 from __future__ import annotations
 
-import importlib
-
-from ort_roialign.errors import MissingDependencyError
-
-_PACKAGES = ("onnx", "onnx_ir", "onnxruntime")
+from ort_roialign._dependencies import require_packages
 
 
 def require_convert_dependencies() -> None:
@@ -15,12 +11,5 @@ def require_convert_dependencies() -> None:
     Raises:
         MissingDependencyError: if one of them, or a package that it needs itself, is missing.
     """
-    for package in _PACKAGES:
-        try:
-            importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(
-                f"ort_roialign.convert: requires {', '.join(_PACKAGES)}; {error.name} is not "
-                f"installed; in the directory of ort_roialign's sources: "
-                f"pip install '.[cpu,convert]'  (with an NVIDIA GPU: gpu in place of cpu)"
-            ) from error
+    install = "pip install '.[cpu,convert]'  (with an NVIDIA GPU: gpu in place of cpu)"
+    require_packages("ort_roialign.convert", ("onnx", "onnx_ir", "onnxruntime"), install)

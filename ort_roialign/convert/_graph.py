@@ -9,12 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ort_roialign._kernels import ABSENT, Call, Tensor
+from ort_roialign._signatures import SIGNATURES
+from ort_roialign.errors import InvalidArgumentError
+
 DOMAIN: Final = "ort_roialign"
 DOMAIN_VERSION: Final = 1
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
 # The constants that matter here are scales, columns and axes. Larger ones may be weights, in a
 # file that is not to be read.
 _MOST_ELEMENTS = 256
+_WANTED_NAME = "ort_roialign.wanted_name"
+_IMAGE_SIZE = np.ones(2, np.int64)
 
 
 class NotConvertibleError(Exception):
@@ -107,28 +113,32 @@ def scalar(value: ir.Value | None) -> Any:
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
-    """Return an attribute's value.
+    """Return an attribute's value, of its default's type.
 
     Raises:
-        NotConvertibleError: if it is that of a function's caller.
+        NotConvertibleError: if it is that of a function's caller, or of another type.
     """
     given = node.attributes.get(name)
     if given is None:
         return default
     if given.is_ref():
         raise NotConvertibleError(f"attribute {name} is set by the caller of a function")
-    return list(given.value) if isinstance(given.value, tuple) else given.value
+    value = list(given.value) if isinstance(given.value, tuple | list) else given.value
+    if type(value) is not type(default):
+        required = type(default).__name__
+        raise NotConvertibleError(f"attribute {name} must be of type {required}; got {value!r}")
+    return value
 
 
-def check_inputs(node: ir.Node, count: int) -> None:
-    """Check that a node has all its inputs.
+def check_inputs(node: ir.Node, least: int, most: int | None = None) -> None:
+    """Check that a node has its inputs.
 
     Raises:
-        NotConvertibleError: if it has fewer or more.
+        NotConvertibleError: if the first `least` are not all there, or there are more than `most`.
     """
-    given = sum(value is not None for value in node.inputs)
-    if given != count or len(node.inputs) != count:
-        raise NotConvertibleError(f"it must have {count} inputs; got {given}")
+    given = sum(value is not None for value in node.inputs[:least])
+    if given < least or len(node.inputs) > (most or least):
+        raise NotConvertibleError(f"it must have {least} inputs; got {len(node.inputs)}")
 
 
 def used_elsewhere(values: Iterable[ir.Value], nodes: set[ir.Node]) -> ir.Value | None:
@@ -152,8 +162,15 @@ def become(
         operator: name in the domain.
         inputs: all its inputs.
         attributes: all its attributes; None leaves them.
+
+    Raises:
+        NotConvertibleError: if the operator refuses the attributes; nothing is changed then.
     """
     previous = inputs_of(node)
+    given = node.attributes.values() if attributes is None else ()
+    values = {each.name: each.value for each in given if not each.is_ref()}
+    values.update(attributes or {})
+    check_attributes(operator, values, max(len(inputs) - 2, 1))
     node.domain, node.op_type, node.version = DOMAIN, operator, None
     node.resize_inputs(len(inputs))
     for place, value in enumerate(inputs):
@@ -165,6 +182,32 @@ def become(
     remove_unused(previous)
 
 
+def check_attributes(operator: str, attributes: Mapping[str, Any], num_maps: int = 1) -> None:
+    """Check that an operator of this package takes attributes, by asking the library.
+
+    Raises:
+        NotConvertibleError: if it does not.
+    """
+    signature = SIGNATURES[operator]
+    tensors = {
+        "X": Tensor(0, "float32", (0, 0, 1, 1)),
+        "rois": Tensor(0, "float32", (0, 5 if "angle_unit" in signature.attributes else 4)),
+        "batch_indices": Tensor(0, "int64", (0,)),
+        "offset": ABSENT,
+        "masks": Tensor(0, "float32", (0, 1, 1, 1)),
+        "boxes": Tensor(0, "float32", (0, 4)),
+        "image_size": Tensor(_IMAGE_SIZE.ctypes.data, "int64", (2,)),
+    }
+    names = [name for name in signature.inputs if name != "X" or not signature.variadic]
+    inputs = [tensors[name] for name in names]
+    inputs += [tensors["X"]] * num_maps if signature.variadic else []
+    known = {name: value for name, value in attributes.items() if name in signature.attributes}
+    try:
+        Call(operator, known, inputs, 1).infer()
+    except InvalidArgumentError as error:
+        raise NotConvertibleError(str(error)) from error
+
+
 def insert_before(
     node: ir.Node, op_type: str, inputs: Sequence[ir.Value], purpose: str, **attributes: Any
 ) -> ir.Value:
@@ -174,16 +217,44 @@ def insert_before(
         node: a node of a graph.
         op_type: the operator.
         inputs: its inputs.
-        purpose: end of the new names; they begin with that of the node's output, which is unique.
+        purpose: end of the new name that `name_new_values` gives it.
         **attributes: its attributes.
     """
-    name = f"{node.outputs[0].name}/{purpose}"
-    new = ir.node(op_type, inputs, attributes=attributes or None, name=name)
-    new.outputs[0].name = name
+    new = ir.node(op_type, inputs, attributes=attributes or None)
+    new.outputs[0].meta[_WANTED_NAME] = f"{node.outputs[0].name}/{purpose}"
     graph = node.graph
     assert graph is not None
     graph.insert_before(node, [new])
     return new.outputs[0]
+
+
+def name_new_values(graphs: Iterable[ir.Graph]) -> None:
+    """Give what `insert_before` made names that nothing else in the model has.
+
+    A name may stand in a graph around or inside: so all of the model's names count.
+    """
+    taken: set[str | None] = set()
+    new: list[ir.Value] = []
+    for graph in graphs:
+        nodes = all_nodes(graph)
+        inner = {each.graph for each in nodes if each.graph is not None} | {graph}
+        for each in inner:
+            taken |= {value.name for value in (*each.inputs, *each.initializers.values())}
+        for node in nodes:
+            made = [value for value in node.outputs if _WANTED_NAME in value.meta]
+            new += made
+            if not made:
+                taken |= {node.name, *(value.name for value in node.outputs)}
+    for value in new:
+        wanted = name = str(value.meta.pop(_WANTED_NAME))
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        taken.add(name)
+        maker = value.producer()
+        assert maker is not None
+        value.name = maker.name = name
 
 
 def insert_constant(node: ir.Node, array: npt.ArrayLike, purpose: str) -> ir.Value:

@@ -1,10 +1,10 @@
-"""The optional packages of `ort_roialign.torch`, checked before anything imports them."""
+"""The optional packages of `ort_roialign.torch`."""
 
 from __future__ import annotations
 
-import importlib
+from ort_roialign._dependencies import require_packages
 
-from ort_roialign.errors import MissingDependencyError
+_INSTALL = "pip install '.[export]'"
 
 
 def require_torch() -> None:
@@ -13,7 +13,7 @@ def require_torch() -> None:
     Raises:
         MissingDependencyError: if it, or a package that it needs itself, is missing.
     """
-    _require("ort_roialign.torch", "torch")
+    require_packages("ort_roialign.torch", ("torch",), _INSTALL)
 
 
 def require_torchvision() -> None:
@@ -22,14 +22,4 @@ def require_torchvision() -> None:
     Raises:
         MissingDependencyError: as `require_torch`.
     """
-    _require("ort_roialign.torch.MultiScaleRoIAlign", "torchvision")
-
-
-def _require(what: str, package: str) -> None:
-    try:
-        importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"{what}: requires {package}; {error.name} is not installed; in the directory of "
-            f"ort_roialign's sources: pip install '.[export]'"
-        ) from error
+    require_packages("ort_roialign.torch.MultiScaleRoIAlign", ("torchvision",), _INSTALL)

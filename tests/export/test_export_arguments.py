@@ -120,7 +120,7 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
             raise ModuleNotFoundError("No module named 'torchvision'", name=name)
         return importlib.__import__(name)
 
-    monkeypatch.setattr(_dependencies.importlib, "import_module", without_torchvision)
+    monkeypatch.setattr(importlib, "import_module", without_torchvision)
     with pytest.raises(MissingDependencyError, match=r"torchvision is not .*'\.\[export\]'"):
         _dependencies.require_export_dependencies()
 
