@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import onnx
@@ -61,15 +61,17 @@ def convert(model: onnx.ModelProto, *, fold_shift: bool = True) -> onnx.ModelPro
 
     Args:
         model: the model; not changed.
-        fold_shift: whether a RoiAlign of opset 10 to 15 after `Sub(rois, 0.5 / spatial_scale)`,
-            which is how exporters wrote aligned=True then, becomes `half_pixel`. Boxes narrower
-            than one cell of the map then give other results.
+        fold_shift: whether a RoiAlign of opset 10 to 15, or of a later one with
+            output_half_pixel, after `Sub(rois, 0.5 / spatial_scale)`, which is how exporters wrote
+            aligned=True, becomes `half_pixel`. Boxes narrower than one cell of the map then give
+            other results.
 
     Returns:
         The converted model, equal to the given one where there is nothing to convert.
 
     Raises:
-        InvalidArgumentError: if the model is not an `onnx.ModelProto`.
+        InvalidArgumentError: if the model is not an `onnx.ModelProto`, or holds what onnx_ir does
+            not: sparse initializers or training steps.
         LibraryNotFoundError: if the shared library is missing, which proves pyramids and loops.
     """
     return convert_with_report(model, fold_shift=fold_shift)[0]
@@ -88,9 +90,38 @@ def convert_with_report(
             f"convert: model must be an onnx.ModelProto; got {type(model).__name__}; "
             f"convert_file takes paths"
         )
-    held = ir.from_proto(model)
+    held = hold(model)
     report = convert_in_place(held, fold_shift)
-    return ir.to_proto(held), report
+    if report.converted:
+        return ir.to_proto(held), report
+    unchanged = onnx.ModelProto()
+    unchanged.CopyFrom(model)
+    return unchanged, report
+
+
+def hold(model: onnx.ModelProto) -> ir.Model:
+    """Give a model to onnx_ir.
+
+    Raises:
+        InvalidArgumentError: if it holds what onnx_ir would drop, or cannot read.
+    """
+    sparse = [each.values.name for each in _sparse_initializers(model.graph)]
+    if sparse or model.training_info:
+        found = f"the sparse initializers {', '.join(sparse)}" if sparse else "training steps"
+        raise InvalidArgumentError(
+            f"convert: model must have neither sparse initializers nor training steps; got {found}"
+        )
+    try:
+        return ir.from_proto(model)
+    except Exception as error:  # of many kinds
+        raise InvalidArgumentError(f"convert: model cannot be read: {error}") from error
+
+
+def _sparse_initializers(graph: onnx.GraphProto) -> Iterator[onnx.SparseTensorProto]:
+    yield from graph.sparse_initializer
+    for attribute in (each for node in graph.node for each in node.attribute):
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _sparse_initializers(inner)
 
 
 def convert_in_place(model: ir.Model, fold_shift: bool) -> ConversionReport:

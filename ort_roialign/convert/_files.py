@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 
 import ort_roialign
-from ort_roialign.convert._convert import convert_in_place
+from ort_roialign.convert._convert import convert_in_place, hold
 from ort_roialign.convert._graph import STANDARD_DOMAINS, all_nodes
 from ort_roialign.convert._report import ConversionReport
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
@@ -105,11 +105,13 @@ def _load(source: Path) -> ir.Model:
     if not source.is_file():
         raise InvalidArgumentError(f"convert_file: source must be an ONNX file; got {source}")
     try:
-        model = ir.load(source, format="protobuf")
+        proto = onnx.load(source, format="protobuf", load_external_data=False)
     except Exception as error:  # of many kinds, protobuf's among them
         raise InvalidArgumentError(
             f"convert_file: source must be an ONNX file; {source} cannot be read: {error}"
         ) from error
+    model = hold(proto)
+    ir.external_data.set_base_dir(model.graph, source.parent)
     for tensor in _external_tensors(model):
         if not Path(tensor.path).is_file():
             raise InvalidArgumentError(

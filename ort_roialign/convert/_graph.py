@@ -153,7 +153,9 @@ def become(
     node: ir.Node,
     operator: str,
     inputs: Sequence[ir.Value | None],
-    attributes: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Any],
+    *,
+    keep_others: bool = False,
 ) -> None:
     """Make a node one of this package's operators; name, outputs and metadata stay.
 
@@ -161,24 +163,23 @@ def become(
         node: the node, changed in place.
         operator: name in the domain.
         inputs: all its inputs.
-        attributes: all its attributes; None leaves them.
+        attributes: name -> value.
+        keep_others: whether the node's attributes of other names stay.
 
     Raises:
         NotConvertibleError: if the operator refuses the attributes; nothing is changed then.
     """
     previous = inputs_of(node)
-    given = node.attributes.values() if attributes is None else ()
-    values = {each.name: each.value for each in given if not each.is_ref()}
-    values.update(attributes or {})
-    check_attributes(operator, values, max(len(inputs) - 2, 1))
+    kept = list(node.attributes.values()) if keep_others else []
+    values = {each.name: each.value for each in kept if not each.is_ref()}
+    check_attributes(operator, {**values, **attributes}, max(len(inputs) - 2, 1))
     node.domain, node.op_type, node.version = DOMAIN, operator, None
     node.resize_inputs(len(inputs))
     for place, value in enumerate(inputs):
         node.replace_input_with(place, value)
-    if attributes is not None:
-        node.attributes.clear()
-        for each in ir.convenience.convert_attributes(attributes):
-            node.attributes.add(each)
+    node.attributes.clear()
+    for each in (*kept, *ir.convenience.convert_attributes(attributes)):
+        node.attributes.add(each)
     remove_unused(previous)
 
 

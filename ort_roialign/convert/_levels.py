@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ort_roialign.convert._graph import NotConvertibleError, producer, scalar
+from ort_roialign.convert._graph import NotConvertibleError, attribute, producer, scalar
 
 _LOG_2 = np.log(np.float32(2))
 
@@ -66,6 +66,11 @@ def read_level_rule(numbers: ir.Value) -> LevelRule:
     if not isinstance(canonical_scale, np.float32) or root is None or root.inputs[0] is None:
         raise NotConvertibleError(
             "the level rule's logarithm must be that of sqrt(area) / a float32 constant"
+        )
+    if not (np.isfinite(canonical_scale) and canonical_scale > 0 and log_epsilon >= 0):
+        raise NotConvertibleError(
+            f"the level rule must divide by a finite number above 0, and add 0 or more; it divides "
+            f"by {canonical_scale} and adds {log_epsilon}"
         )
     return LevelRule(
         area=root.inputs[0],
@@ -123,9 +128,8 @@ def _read_limits(node: ir.Node) -> tuple[ir.Value | None, int | None, int | None
         if len(node.inputs) == 3:
             return node.inputs[0], _whole(node.inputs[1]), _whole(node.inputs[2])
         # Before opset 11 the limits were attributes.
-        given = [node.attributes.get(name) for name in ("min", "max")]
-        limits = [a.as_float() for a in given if a is not None and not a.is_ref()]
-        if len(limits) != 2 or not all(limit.is_integer() for limit in limits):
+        limits = [attribute(node, name, np.inf) for name in ("min", "max")]
+        if not all(limit.is_integer() for limit in limits):
             raise NotConvertibleError("the level rule must clip levels to whole numbers")
         return node.inputs[0], int(limits[0]), int(limits[1])
     if len(node.inputs) != 2:
@@ -182,7 +186,7 @@ def _operand_and_float(node: ir.Node) -> tuple[ir.Value | None, np.float32]:
 
 def _whole(value: ir.Value | None) -> int:
     number = scalar(value)
-    if number is None or float(number) != round(float(number)):
+    if number is None or not float(number).is_integer():
         raise NotConvertibleError(
             f"the level rule's limits and first level must be whole constants; got {number}"
         )

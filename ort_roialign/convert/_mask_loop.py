@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from ort_roialign import ops
 from ort_roialign.convert._graph import (
+    STANDARD_DOMAINS,
     NotConvertibleError,
     all_nodes,
     attribute,
@@ -24,24 +25,28 @@ from ort_roialign.convert._graph import (
     insert_before,
     insert_constant,
     producer,
+    scalar,
     subgraphs,
 )
 from ort_roialign.convert._pyramid_proof import box_sources
-from ort_roialign.convert._region import Array, run_region
+from ort_roialign.convert._region import Array, Region, check_steps, nodes_between
+from ort_roialign.convert._rows import rows_of, size_of
 
 # torchvision frames masks with one row of zeros, whatever their size.
 _PADDING = 1
 _SEED = 20170320
-_MASKS = 9
-_MASK_SIDE = 28
-_IMAGE = (37, 45)
+# Numbers of masks, and images as large as detectors take them, where the model says none.
+_RUNS = ((9, (37, 45)), (1, (13, 1500)), (300, (1500, 11)))
+_MASK_SIDES = (28, 21)
+# What the loop does beside moving: it clamps boxes to the image, and resamples what lies inside.
+_STEPS_INSIDE = ("ReduceMax", "ReduceMin", "Resize", "Slice")
 # The exported Resize rounds a pixel's place in a mask otherwise: 1e-5 cells between values 0 to 1.
 _TOLERANCE = 1e-4
 
 
 def may_paste_masks(node: ir.Node) -> bool:
     """Whether a Loop resizes something and appends it to what it returns."""
-    if producer(node.outputs[0], "Loop") is None:
+    if node.op_type != "Loop" or node.domain not in STANDARD_DOMAINS or not node.outputs:
         return False
     inner = {each.op_type for graph in subgraphs(node) for each in all_nodes(graph)}
     return {"Resize", "Concat", "Slice"} <= inner
@@ -61,8 +66,13 @@ def convert_mask_loop(loop: ir.Node, opsets: Mapping[str, int]) -> ir.Node:
         raise NotConvertibleError("a loop over masks must carry the pasted masks and nothing else")
     last = _unsqueeze_after(loop)
     size = _image_size(loop.inputs[2])
-    masks = _masks(loop)
-    boxes = _boxes(loop, masks)
+    masks, framed = _framed_masks(loop)
+    boxes = _boxes(loop)
+    _check_trips(loop, framed)
+    given = [masks, boxes, *(side for side in size if isinstance(side, ir.Value))]
+    before = [each for each in nodes_between(given, last.outputs[0]) if each is not loop]
+    check_steps(before, ("Pad", "Floor"))
+    check_steps((each for body in subgraphs(loop) for each in all_nodes(body)), _STEPS_INSIDE)
     _prove(last, masks, boxes, size, opsets)
     sizes = [_as_vector(last, value, side) for value, side in zip(size, "yx", strict=True)]
     image_size = insert_before(last, "Concat", sizes, "image_size", axis=0)
@@ -101,15 +111,26 @@ def _side(value: ir.Value) -> ir.Value | int:
     return value if number is None else int(number.reshape(-1)[0])
 
 
-def _masks(loop: ir.Node) -> ir.Value:
-    """Return the masks [R, 1, M, M] before they are framed."""
+def _framed_masks(loop: ir.Node) -> tuple[ir.Value, ir.Value]:
+    """Return the masks [R, 1, M, M] before and after they are framed."""
     pads = [node for value in inputs_of(loop) if (node := producer(value, "Pad")) is not None]
     if len(pads) != 1 or pads[0].inputs[0] is None:
         raise NotConvertibleError("a loop over masks must read masks framed by one Pad")
-    return pads[0].inputs[0]
+    return pads[0].inputs[0], pads[0].outputs[0]
 
 
-def _boxes(loop: ir.Node, masks: ir.Value) -> ir.Value:
+def _check_trips(loop: ir.Node, framed: ir.Value) -> None:
+    """Check that the loop runs once for every mask."""
+    (body,) = subgraphs(loop)
+    goes_on = [loop.inputs[1], body.outputs[0]]
+    while (step := producer(goes_on[1], "Identity")) is not None:
+        goes_on[1] = step.inputs[0]
+    always = all(each is None or scalar(each) or each is body.inputs[1] for each in goes_on)
+    if size_of(loop.inputs[0]) != rows_of(framed) or not always:
+        raise NotConvertibleError("a loop over masks must run once for each of them")
+
+
+def _boxes(loop: ir.Node) -> ir.Value:
     """Return the boxes [R, 4] before they are stretched."""
     for value in inputs_of(loop):
         cast = producer(value, "Cast")
@@ -137,33 +158,32 @@ def _prove(
 ) -> None:
     """Run the loop and what comes before it on random masks, and compare with PasteMasks."""
     rng = np.random.default_rng(_SEED)
-    image = tuple(
-        side if isinstance(side, int) else drawn for side, drawn in zip(size, _IMAGE, strict=True)
-    )
-    count, side = _fixed_sizes(masks)
-    values: dict[ir.Value, Array] = {
-        masks: rng.random((count, 1, side, side)).astype(np.float32),
-        boxes: _draw_boxes(rng, count, image),
-    }
-    for value, drawn in zip(size, image, strict=True):
-        if isinstance(value, ir.Value):
-            values[value] = np.array(drawn, np.int64)
-    actual = run_region(values, last.outputs[0], opsets)
-    expected = ops.paste_masks(values[masks], values[boxes], image, padding=_PADDING)
-    if actual.shape != expected.shape:
-        raise NotConvertibleError(
-            f"it gives {actual.shape} where PasteMasks gives {expected.shape}"
+    region: Region | None = None
+    for count, drawn in _RUNS:
+        image = tuple(
+            side if isinstance(side, int) else number
+            for side, number in zip(size, drawn, strict=True)
         )
-    largest = float(np.abs(actual - expected).max())
-    if largest > _TOLERANCE:
-        raise NotConvertibleError(f"random masks differ from PasteMasks by {largest:.2g}")
-
-
-def _fixed_sizes(masks: ir.Value) -> tuple[int, int]:
-    """Return how many masks and cells to draw: the model's own where it says."""
-    sizes = [masks.shape[axis] for axis in (0, 2)] if masks.shape is not None else [None, None]
-    count, side = (size if isinstance(size, int) else None for size in sizes)
-    return count or _MASKS, side or _MASK_SIDE
+        shape = [count, 1, *_MASK_SIDES]
+        for axis, known in enumerate(masks.shape or ()):
+            shape[axis] = known if isinstance(known, int) else shape[axis]
+        values: dict[ir.Value, Array] = {
+            masks: rng.uniform(-2, 2, shape).astype(np.float32),
+            boxes: _draw_boxes(rng, shape[0], image),
+        }
+        for value, number in zip(size, image, strict=True):
+            if isinstance(value, ir.Value):
+                values[value] = np.array(number, np.int64)
+        region = region or Region(values, last.outputs[0], opsets)
+        actual = region.run(values)
+        expected = ops.paste_masks(values[masks], values[boxes], image, padding=_PADDING)
+        if actual.shape != expected.shape:
+            raise NotConvertibleError(
+                f"it gives {actual.shape} where PasteMasks gives {expected.shape}"
+            )
+        largest = float(np.abs(actual - expected).max(initial=0))
+        if not largest <= _TOLERANCE:
+            raise NotConvertibleError(f"random masks differ from PasteMasks by {largest:.2g}")
 
 
 def _draw_boxes(rng: np.random.Generator, count: int, image: tuple[int, ...]) -> Array:

@@ -20,7 +20,9 @@ from ort_roialign.convert._graph import (
     DOMAIN,
     STANDARD_DOMAINS,
     NotConvertibleError,
+    attribute,
     become,
+    check_attributes,
     constant,
     elements,
     label,
@@ -30,7 +32,14 @@ from ort_roialign.convert._graph import (
     tensor_of,
 )
 from ort_roialign.convert._levels import LevelRule, read_level_rule
-from ort_roialign.convert._pyramid_proof import PyramidPart, box_sources, check_users, prove
+from ort_roialign.convert._pyramid_proof import (
+    PyramidPart,
+    box_sources,
+    check_users,
+    nodes_of,
+    prove,
+)
+from ort_roialign.convert._region import check_steps, nodes_between
 
 _SCATTERS = ("ScatterElements", "ScatterND")
 # What only reshapes, retypes or chooses columns; the proof by running shows what it does.
@@ -137,7 +146,10 @@ def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int])
         boxes=box_sources(rule.area),
         zeros=_check_merge(last, pools),
     )
-    check_users(part)
+    check_attributes("MultiScaleRoiAlign", attributes, len(maps))
+    check_users(part, pools)
+    rule_steps = set(nodes_between([rule.area], numbers))
+    check_steps(node for node in nodes_of(part) if node not in rule_steps)
     prove(part, rule, attributes, opsets)
     become(last, "MultiScaleRoiAlign", [*split_image_number(last, rois), *maps], attributes)
     return rule
@@ -157,7 +169,7 @@ def _read_level(pool: ir.Node) -> _Level:
     if scalar(number) is None:
         numbers, number = number, numbers
     level = scalar(number)
-    if numbers is None or level is None or float(level) != int(level):
+    if numbers is None or level is None or not float(level).is_integer():
         raise NotConvertibleError(f"{label(pool)} must pool the boxes of one constant level")
     while (step := producer(numbers, "Cast", "Identity")) is not None and step.inputs[0]:
         numbers = step.inputs[0]
@@ -209,7 +221,7 @@ def _shared_attributes(levels: list[_Level]) -> dict[str, Any]:
 
 
 def _rule_attributes(rule: LevelRule, levels: list[_Level]) -> dict[str, Any]:
-    scales = [level.pool.attributes.get_float("spatial_scale", 1.0) for level in levels]
+    scales = [attribute(level.pool, "spatial_scale", 1.0) for level in levels]
     return {
         "spatial_scales": scales,
         "canonical_scale": rule.canonical_scale,
@@ -232,7 +244,7 @@ def _check_merge(last: ir.Node, pools: list[ir.Node]) -> ir.Value:
                 break
             result, value = node.inputs[places[0]], node.inputs[1 - places[0]]
         else:
-            if node.attributes.get_string("reduction", "none") != "none":
+            if attribute(node, "reduction", "none") != "none":
                 raise NotConvertibleError(f"{label(node)} must replace rows, not combine them")
             result, value = node.inputs[2], node.inputs[0]
         pool = _pool_of(result)

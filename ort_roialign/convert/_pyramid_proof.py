@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ from ort_roialign.convert._graph import (
     used_elsewhere,
 )
 from ort_roialign.convert._levels import LevelRule
-from ort_roialign.convert._region import Array, nodes_between, run_region
+from ort_roialign.convert._region import Array, Region, nodes_between
+from ort_roialign.convert._rows import COLUMN_AXES, chooses_columns, rows_of
 
 _SEED = 20170320
 _BOXES_A_LEVEL = 12
@@ -34,8 +35,6 @@ _IMAGES = 2
 _CHANNELS = 3
 # Both sides run the same kernels: sums of order 10 that are added in the same order.
 _TOLERANCE = 1e-4
-_COLUMN_AXES = (1, -1)
-_END_OF_AXIS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,11 @@ class PyramidPart:
         if self.rois in self.boxes:
             return None
         joined = producer(self.rois, "Concat")
-        if joined is None or len(joined.inputs) != 2 or not _is_along_columns(joined):
+        if (
+            joined is None
+            or len(joined.inputs) != 2
+            or attribute(joined, "axis", 0) not in COLUMN_AXES
+        ):
             raise NotConvertibleError(
                 "boxes must be those that the levels follow from, with the image's number in front"
             )
@@ -111,8 +114,8 @@ def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
             continue
         seen.add(value)
         node = value.producer()
-        if node is not None and _chooses_columns(node):
-            while node is not None and _chooses_columns(node) and node.inputs[0] is not None:
+        if node is not None and chooses_columns(node):
+            while node is not None and chooses_columns(node) and node.inputs[0] is not None:
                 value = node.inputs[0]
                 node = value.producer()
             found[value] = None
@@ -124,33 +127,13 @@ def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
     return tuple(found)
 
 
-def _chooses_columns(node: ir.Node) -> bool:
-    """Whether a node takes columns of a matrix and keeps its rows."""
-    if producer(node.outputs[0], "Gather") is not None:
-        return _is_along_columns(node) and constant(node.inputs[1]) is not None
-    if producer(node.outputs[0], "Split") is not None:
-        return _is_along_columns(node)
-    if producer(node.outputs[0], "Slice") is None or len(node.inputs) < 4:
-        return False
-    starts, ends, axes = (constant(each) for each in node.inputs[1:4])
-    if starts is None or ends is None or axes is None:
-        return False
-    return all(
-        axis in _COLUMN_AXES or (start == 0 and end >= _END_OF_AXIS)
-        for start, end, axis in zip(starts, ends, axes, strict=True)
-    )
+def check_users(part: PyramidPart, pools: Iterable[ir.Node]) -> None:
+    """Check that nothing but the merges uses what the maps' boxes are pooled to.
 
-
-def _is_along_columns(node: ir.Node) -> bool:
-    return attribute(node, "axis", 0) in _COLUMN_AXES
-
-
-def check_users(part: PyramidPart) -> None:
-    """Check that nothing else uses what lies between the choice of boxes and the last merge."""
-    cut = [] if part.zeros_are_inside else [part.zeros]
-    nodes = nodes_between([*part.inputs, *cut], part.last.outputs[0])
-    inside = set(part.chosen)
-    for node in nodes:  # each comes after its inputs
+    Boxes would be pooled twice else.
+    """
+    inside = set(pools)
+    for node in nodes_of(part):
         if any(value.producer() in inside for value in inputs_of(node)):
             inside.add(node)
     values = [value for node in inside - {part.last} for value in node.outputs]
@@ -163,6 +146,12 @@ def check_users(part: PyramidPart) -> None:
         )
 
 
+def nodes_of(part: PyramidPart) -> list[ir.Node]:
+    """Return the nodes of a part, each after its inputs."""
+    cut = [] if part.zeros_are_inside else [part.zeros]
+    return nodes_between([*part.inputs, *cut], part.last.outputs[0])
+
+
 def prove(
     part: PyramidPart, rule: LevelRule, attributes: dict[str, Any], opsets: Mapping[str, int]
 ) -> None:
@@ -172,42 +161,62 @@ def prove(
         NotConvertibleError: if a row differs, or the part cannot run.
     """
     rng = np.random.default_rng(_SEED)
-    rows, channels = _fixed_sizes(part)
-    boxes = _draw_boxes(rng, rule, rows)
-    images = _draw_images(rng, part, len(boxes))
-    maps = {}
-    for number, value in enumerate(part.maps):
-        shape = (int(images.max()) + 1, channels or _CHANNELS, _MAP_SIDE, _MAP_SIDE)
-        # Each map has another mean, so that one in another's place shows.
-        maps[value] = (rng.standard_normal(shape) + 3 * number).astype(np.float32)
-    values = {**_feed_boxes(part, boxes, images), **maps}
-    if not part.zeros_are_inside:
-        sides = (attributes.get("output_height", 1), attributes.get("output_width", 1))
-        values[part.zeros] = np.zeros((len(boxes), channels or _CHANNELS, *sides), np.float32)
-    actual = run_region(values, part.last.outputs[0], opsets)
-    expected = ops.multi_scale_roi_align(
-        boxes, images[:, 0].astype(np.int64), *(maps[each] for each in part.maps), **attributes
-    )
+    rows, channels = _fixed_sizes(part, attributes)
+    shape = (_IMAGES, channels or _CHANNELS, _MAP_SIDE, _MAP_SIDE)
+    # Each map has another mean, so that one in another's place shows.
+    maps = {
+        value: (rng.standard_normal(shape) + 3 * number).astype(np.float32)
+        for number, value in enumerate(part.maps)
+    }
+    region: Region | None = None
+    for boxes in _runs(_draw_boxes(rng, rule), rows):
+        images = _draw_images(rng, part, len(boxes))
+        values = {**_feed_boxes(part, boxes, images), **maps}
+        if not part.zeros_are_inside:
+            values[part.zeros] = np.zeros((len(boxes), shape[1], *_sides(attributes)), np.float32)
+        region = region or Region(values, part.last.outputs[0], opsets)
+        expected = ops.multi_scale_roi_align(
+            boxes, images[:, 0].astype(np.int64), *maps.values(), **attributes
+        )
+        _check_equal(region.run(values), expected)
+
+
+def _check_equal(actual: Array, expected: Array) -> None:
     if actual.shape != expected.shape:
         raise NotConvertibleError(f"it gives {actual.shape} where one node gives {expected.shape}")
-    differs = np.abs(actual - expected).reshape(len(boxes), -1).max(axis=1) > _TOLERANCE
-    if differs.any():
+    difference = np.abs(actual - expected).reshape(len(expected), -1).max(axis=1)
+    if not np.all(difference <= _TOLERANCE):
         raise NotConvertibleError(
-            f"{differs.sum()} of {len(boxes)} random boxes are pooled otherwise than by one node"
+            f"{np.sum(~(difference <= _TOLERANCE))} of {len(expected)} random boxes are pooled "
+            f"otherwise than by one node"
         )
 
 
-def _draw_boxes(rng: np.random.Generator, rule: LevelRule, rows: int | None) -> Array:
+def _runs(boxes: Array, rows: int | None) -> list[Array]:
+    """Divide boxes into runs of as many rows as the model has, or of two numbers of rows."""
+    if rows is None:
+        return [boxes, boxes[: len(boxes) // 2]]
+    if rows == 0:
+        raise NotConvertibleError("it pools no boxes")
+    runs = -(-len(boxes) // rows)
+    return np.split(np.resize(boxes, (runs * rows, 4)), runs)
+
+
+def _sides(attributes: Mapping[str, Any]) -> tuple[int, int]:
+    return attributes.get("output_height", 1), attributes.get("output_width", 1)
+
+
+def _draw_boxes(rng: np.random.Generator, rule: LevelRule) -> Array:
     """Draw boxes [R, 4] of each level, of the levels beyond, and near their limits."""
     levels = np.arange(rule.lowest - 1, rule.highest + 2)
     limits = rule.canonical_scale * 2.0 ** (levels - rule.canonical_level)
     inside = limits[:, None] * 2.0 ** rng.uniform(0.05, 0.95, (len(levels), _BOXES_A_LEVEL))
     near = limits[:, None] * [1 - _NEAR_LIMIT, 1 + _NEAR_LIMIT]
     sides = rng.permutation(np.concatenate([inside.ravel(), near.ravel()]))
-    sides = np.resize(sides, len(sides) if rows is None else rows)
     stretch = np.exp(rng.uniform(-1, 1, len(sides)))
-    # Boxes begin near the origin, where the maps are: samples beyond them are worth nothing.
-    corners = rng.uniform(0, 30, (len(sides), 2))
+    # Boxes begin near the origin, where the maps are: samples beyond them are worth nothing. Some
+    # begin before it.
+    corners = rng.uniform(-10, 30, (len(sides), 2))
     extents = np.stack([sides * stretch, sides / stretch], axis=1)
     return np.concatenate([corners, corners + extents], axis=1).astype(np.float32)
 
@@ -237,27 +246,48 @@ def _feed_boxes(part: PyramidPart, boxes: Array, images: Array) -> dict[ir.Value
     return values if tensor_of(part.images) is not None else {**values, part.images: images}
 
 
-def _fixed_sizes(part: PyramidPart) -> tuple[int | None, int | None]:
-    """Return how many rows and channels the exporter wrote down, where it did."""
-    rows, channels = _rows_and_channels(part.zeros)
-    for value in part.maps if channels is None else ():
-        size = value.shape[1] if value.shape is not None and len(value.shape) == 4 else None
-        channels = size if isinstance(size, int) else channels
-    return rows, channels
+def _fixed_sizes(part: PyramidPart, attributes: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return how many rows and channels the exporter wrote down, where it did.
+
+    Raises:
+        NotConvertibleError: if the zeros may have other sizes than the pooled boxes.
+    """
+    rows, zeros_rows = rows_of(part.rois), rows_of(part.zeros)
+    # What follows from the boxes inside the part shows in a run.
+    if rows != zeros_rows and (isinstance(zeros_rows, int) or not part.zeros_are_inside):
+        raise NotConvertibleError(
+            f"results must be merged into as many rows as there are boxes; {part.zeros.name} may "
+            f"have another number of them"
+        )
+    shapes = [value.shape for value in part.maps if value.shape is not None]
+    known = {shape[1] for shape in shapes if len(shape) == 4 and isinstance(shape[1], int)}
+    channels = known.pop() if len(known) == 1 else None
+    sizes = _sizes_of_zeros(part.zeros)
+    must = [channels, *_sides(attributes)]
+    written = [size for size in sizes[1:2] if size is not None]
+    if known or written not in ([], [channels]) or not (part.zeros_are_inside or sizes[1:] == must):
+        raise NotConvertibleError(
+            f"results must be merged into zeros of the maps' channels and the output's height and "
+            f"width; {part.zeros.name} may have other ones"
+        )
+    return rows if isinstance(rows, int) else None, channels
 
 
-def _rows_and_channels(zeros: ir.Value | None) -> tuple[int | None, int | None]:
+def _sizes_of_zeros(zeros: ir.Value | None) -> list[int | None]:
+    """Return the sizes that are constant, None for others, or nothing where none is known."""
     tensor = tensor_of(zeros)
     if tensor is not None:
-        sizes: list[int | None] = [int(size) for size in tensor.shape.numpy()]
-    else:
-        node = producer(zeros, "ConstantOfShape", "Expand", "Reshape", "Mul")
-        if node is not None and node.op_type == "Mul":  # by a constant zero
-            return _rows_and_channels(node.inputs[0])
-        place = 0 if node is not None and node.op_type == "ConstantOfShape" else 1
-        sizes = _entries(node.inputs[place]) if node is not None else []
-    sizes = [None if size is None or size < 0 else size for size in sizes]
-    return (sizes[0], sizes[1]) if len(sizes) == 4 else (None, None)
+        return [int(size) for size in tensor.shape.numpy()]
+    node = producer(zeros, "ConstantOfShape", "Expand", "Reshape", "Mul", "Cast", "Identity")
+    if node is None:
+        return []
+    if node.op_type in ("Expand", "Reshape"):
+        sizes = _entries(node.inputs[1])
+    elif node.op_type == "ConstantOfShape":
+        sizes = _entries(node.inputs[0])
+    else:  # Mul is by a constant zero
+        return _sizes_of_zeros(node.inputs[0])
+    return [None if size is None or size < 0 else size for size in sizes]
 
 
 def _entries(shape: ir.Value | None) -> list[int | None]:

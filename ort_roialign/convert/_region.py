@@ -6,7 +6,8 @@ only choose, move and resample are proven by random values: a wrong column, row 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,25 @@ import ort_roialign
 from ort_roialign.convert._graph import (
     DOMAIN,
     DOMAIN_VERSION,
+    STANDARD_DOMAINS,
     NotConvertibleError,
     elements,
     inputs_of,
     label,
+    operator_name,
+    producer,
     tensor_of,
 )
+from ort_roialign.convert._rows import limits_rows
 
 Array = npt.NDArray[Any]
+# What only moves rows, columns and sizes, or computes with them: if that is right for random boxes,
+# it is right for all.
+_STEPS = frozenset({
+    "Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand", "Gather",
+    "GatherND", "Identity", "Mul", "NonZero", "Reshape", "RoiAlign", "ScatterElements", "ScatterND",
+    "Shape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+})  # fmt: skip
 # onnxruntime's own largest; a part has nothing that needs a newer one.
 _IR_VERSION = 10
 
@@ -58,49 +70,108 @@ def nodes_between(inputs: Iterable[ir.Value], output: ir.Value) -> list[ir.Node]
     return order
 
 
-def run_region(
-    values: Mapping[ir.Value, Array], output: ir.Value, opsets: Mapping[str, int]
-) -> Array:
-    """Compute a value from others, in onnxruntime with this package's kernels.
+def check_steps(nodes: Iterable[ir.Node], also: tuple[str, ...] = ()) -> None:
+    """Check that no node can do to some values what it does not do to the random ones of a run.
 
     Args:
-        values: what to start from.
-        output: the value to compute.
-        opsets: domain -> version that the nodes are written for.
+        nodes: nodes of the part.
+        also: standard operators that may be there, beside those that move and compute.
 
     Raises:
-        NotConvertibleError: if it depends on something else, or cannot run.
+        NotConvertibleError: if there is another one.
     """
-    nodes = nodes_between(values, output)
+    for node in nodes:
+        known = node.op_type in (*_STEPS, *also) and node.domain in (*STANDARD_DOMAINS, DOMAIN)
+        # Exporters write a size that broadcasts as Where(size == -1, 1, size).
+        if node.op_type == "Where":
+            known = producer(node.inputs[1], "ConstantOfShape") is not None
+        if node.op_type == "Slice" and "Slice" not in also:
+            known = not limits_rows(node)
+        if not known:
+            raise NotConvertibleError(
+                f"{label(node)}, {operator_name(node)}, may change the values"
+            )
+
+
+class Region:
+    """The nodes between some values, in a session with this package's kernels."""
+
+    def __init__(
+        self, values: Mapping[ir.Value, Array], output: ir.Value, opsets: Mapping[str, int]
+    ) -> None:
+        """Make the session.
+
+        Args:
+            values: what to start from, of the types that runs will have.
+            output: the value to compute, float32.
+            opsets: domain -> version that the nodes are written for.
+
+        Raises:
+            NotConvertibleError: if it depends on something else, is of other types, or does not
+                load.
+        """
+        types = {value: ir.DataType.from_numpy(array.dtype) for value, array in values.items()}
+        for value, dtype in (*types.items(), (output, ir.DataType.FLOAT)):
+            if value.dtype is not None and value.dtype != dtype:
+                raise NotConvertibleError(
+                    f"{value.name} must be of type {dtype}; got {value.dtype}"
+                )
+        nodes = nodes_between(values, output)
+        self._last = label(nodes[-1]) if nodes else str(output.name)
+        self._inputs = list(values)
+        model = ir.to_proto(_model_of(nodes, types, output, opsets))
+        with self._told():
+            self._session = ort_roialign.InferenceSession(model, ["CPUExecutionProvider"], _quiet())
+
+    def run(self, values: Mapping[ir.Value, Array]) -> Array:
+        """Compute the output.
+
+        Raises:
+            NotConvertibleError: if onnxruntime reports an error.
+        """
+        feeds = {_input_name(number): values[each] for number, each in enumerate(self._inputs)}
+        with self._told():
+            (result,) = self._session.run(None, feeds)
+        return np.asarray(result)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # onnxruntime's errors have no common class
+            first_line = next(iter(str(error).splitlines()), "")
+            raise NotConvertibleError(
+                f"the nodes up to {self._last} do not run by themselves: {first_line}"
+            ) from error
+
+
+def _model_of(
+    nodes: list[ir.Node],
+    types: Mapping[ir.Value, ir.DataType],
+    output: ir.Value,
+    opsets: Mapping[str, int],
+) -> ir.Model:
     read = {each for node in nodes for each in inputs_of(node)}
-    constants = [v for v in read if v.producer() is None and v not in values]
-    view = ir.GraphView(list(values), [output], nodes=nodes, initializers=constants, name="part")
+    constants = [v for v in read if v.producer() is None and v not in types]
+    view = ir.GraphView(list(types), [output], nodes=nodes, initializers=constants, name="part")
     graph = view.clone()
-    feeds = {}
-    for number, (inner, array) in enumerate(zip(graph.inputs, values.values(), strict=True)):
-        inner.name = f"part_input_{number}"
-        inner.dtype = ir.DataType.from_numpy(array.dtype)
-        inner.shape = ir.Shape(array.shape)
-        feeds[inner.name] = array
+    # What was noted in the whole model need not hold for other values. The clone shares its types
+    # and shapes with the model: they are replaced, never changed.
+    for made in (each for node in graph for each in node.outputs):
+        made.shape = made.type = None
+    for number, (inner, dtype) in enumerate(zip(graph.inputs, types.values(), strict=True)):
+        inner.name, inner.shape = _input_name(number), None
+        inner.type = ir.TensorType(dtype)
+    graph.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     for inner in graph.initializers.values():
         if isinstance(inner.const_value, ir.ExternalTensor):
             inner.const_value = ir.tensor(elements(inner.const_value), name=inner.name)
-    for made in (each for node in graph for each in node.outputs):
-        # Sizes that were noted in the whole model need not be those of these values.
-        made.shape = None
-    graph.outputs[0].dtype = ir.DataType.FLOAT
     graph.opset_imports.update({**opsets, DOMAIN: DOMAIN_VERSION})
-    model = ir.to_proto(ir.Model(graph, ir_version=_IR_VERSION))
-    try:
-        session = ort_roialign.InferenceSession(model, ["CPUExecutionProvider"], _quiet())
-        (result,) = session.run(None, feeds)
-    except Exception as error:  # onnxruntime's errors have no common class
-        first_line = next(iter(str(error).splitlines()), "")
-        raise NotConvertibleError(
-            f"the nodes up to {label(nodes[-1]) if nodes else output.name} do not run by "
-            f"themselves: {first_line}"
-        ) from error
-    return np.asarray(result)
+    return ir.Model(graph, ir_version=_IR_VERSION)
+
+
+def _input_name(number: int) -> str:
+    return f"part_input_{number}"
 
 
 def _quiet() -> Any:

@@ -12,6 +12,7 @@ from ort_roialign.convert._graph import (
     NotConvertibleError,
     attribute,
     become,
+    check_attributes,
     check_inputs,
     constant,
     label,
@@ -40,7 +41,7 @@ def convert_roi_align(node: ir.Node, opset: int, fold_shift: bool) -> list[str]:
     x, rois, batch_indices = node.inputs
     default = "half_pixel" if opset >= _COORDINATE_MODE_SINCE else "output_half_pixel"
     given = node.attributes.get(_MODE)
-    mode = default if given is None else None if given.is_ref() else given.as_string()
+    mode = None if given is not None and given.is_ref() else attribute(node, _MODE, default)
     unmoved = _before_shift(node, rois)
     if unmoved is not None and mode == "output_half_pixel" and fold_shift:
         rois, mode = unmoved, "half_pixel"
@@ -53,15 +54,18 @@ def convert_roi_align(node: ir.Node, opset: int, fold_shift: bool) -> list[str]:
             f"{label(node)}: boxes are moved by half a cell twice, by Sub(rois, 0.5 / "
             f"spatial_scale) and by half_pixel; this was kept, though its author hardly meant it"
         )
+    changes = (
+        {_MODE: mode} if mode is not None and (given is not None or mode != "half_pixel") else {}
+    )
     reduce = node.attributes.get("mode")
-    if reduce is not None and (reduce.is_ref() or reduce.as_string() == "max"):
+    if reduce is not None and not reduce.is_ref():
+        changes["mode"] = attribute(node, "mode", "avg").lower()  # onnxruntime takes it in any case
+    if reduce is not None and (reduce.is_ref() or changes["mode"] == "max"):
         warnings.append(
             f"{label(node)}: mode max took the largest weighted corner of the samples in "
             f"onnxruntime, and takes the largest interpolated sample now"
         )
-    become(node, "RoiAlign", [x, rois, batch_indices])
-    if mode is not None and (given is not None or mode != "half_pixel"):
-        node.attributes[_MODE] = ir.AttrString(_MODE, mode)
+    become(node, "RoiAlign", [x, rois, batch_indices], changes, keep_others=True)
     return warnings
 
 
@@ -72,14 +76,22 @@ def _before_shift(node: ir.Node, rois: ir.Value | None) -> ir.Value | None:
     """
     sub = producer(rois, "Sub")
     moved = constant(sub.inputs[1]) if sub is not None else None
-    scale = node.attributes.get("spatial_scale")
-    if sub is None or moved is None or (scale is not None and scale.is_ref()):
+    unmoved = sub.inputs[0] if sub is not None else None
+    given = node.attributes.get("spatial_scale")
+    if unmoved is None or moved is None or (given is not None and given.is_ref()):
         return None
-    half_cell = np.float32(0.5 / (1.0 if scale is None else scale.as_float()))
+    scale = attribute(node, "spatial_scale", 1.0)
+    # One number, or one a column; not one a row.
+    of_columns = moved.size == 1 or (moved.size == 4 and moved.shape[-1] == 4)
+    if not of_columns or moved.ndim > 2 or not scale > 0:
+        return None
+    if unmoved.shape is not None and len(unmoved.shape) != 2:
+        return None
+    half_cell = np.float32(0.5 / scale)
     # The author's scale was rounded twice, to write the attribute and to write the constant.
-    if moved.size == 0 or np.any(np.abs(moved - half_cell) > 2 * np.spacing(half_cell)):
+    if np.any(~(np.abs(moved - half_cell) <= 2 * np.spacing(half_cell))):
         return None
-    return sub.inputs[0]
+    return unmoved
 
 
 def convert_max_roi_pool(node: ir.Node, opset: int, fold_shift: bool) -> list[str]:
@@ -95,5 +107,6 @@ def convert_max_roi_pool(node: ir.Node, opset: int, fold_shift: bool) -> list[st
     }
     x, rois = node.inputs
     assert rois is not None
+    check_attributes("RoiPool", attributes)
     become(node, "RoiPool", [x, *split_image_number(node, rois)], attributes)
     return []

@@ -64,8 +64,10 @@ def paste_masks(
     real = coordinate_type(masks.dtype)
     for number, (x1, y1, x2, y2) in enumerate(boxes.astype(real)):
         framed = np.pad(masks[number, 0].astype(np.float64), padding)
-        rows, of_rows = _stretch(y1, y2, masks.shape[2], padding, height)
-        columns, of_columns = _stretch(x1, x2, masks.shape[3], padding, width)
+        # Both axes grow by what the frame adds to the width.
+        growth = real(framed.shape[1] / masks.shape[3])
+        rows, of_rows = _stretch(y1, y2, growth, framed.shape[0], height)
+        columns, of_columns = _stretch(x1, x2, growth, framed.shape[1], width)
         with np.errstate(invalid="ignore"):
             pasted[number, 0, rows, columns] = of_rows @ framed @ of_columns.T
     if threshold is None:
@@ -74,7 +76,11 @@ def paste_masks(
 
 
 def _stretch(
-    low_image: np.floating[Any], high_image: np.floating[Any], cells: int, padding: int, extent: int
+    low_image: np.floating[Any],
+    high_image: np.floating[Any],
+    growth: np.floating[Any],
+    framed: int,
+    extent: int,
 ) -> tuple[slice, Float64Array]:
     """The pixels of the image that a mask covers along one axis, and what its cells weigh in each.
 
@@ -82,10 +88,9 @@ def _stretch(
         The pixels, and weights [pixels, cells with the frame].
     """
     real = type(low_image)
-    framed = cells + 2 * padding
     with np.errstate(over="ignore", invalid="ignore"):
         centre = (high_image + low_image) * real(0.5)
-        reach = (high_image - low_image) * real(0.5) * real(framed / cells)
+        reach = (high_image - low_image) * real(0.5) * growth
         edges = np.clip([centre - reach, centre + reach], -_MOST_PIXELS, _MOST_PIXELS)
     first, last = (int(edge) for edge in edges)  # cuts towards 0
     cells_per_pixel = real(framed) / real(max(last - first + 1, 1))

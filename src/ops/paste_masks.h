@@ -50,10 +50,10 @@ struct PasteProblem {
 
   // Only where the box is finite.
   ORT_ROIALIGN_HD PastedAxis<Real> y_axis(int64_t mask) const {
-    return lay_pasted_axis(coordinate(mask, 1), coordinate(mask, 3), mask_height, params.padding);
+    return lay_pasted_axis(coordinate(mask, 1), coordinate(mask, 3), mask_height, mask_width, params.padding);
   }
   ORT_ROIALIGN_HD PastedAxis<Real> x_axis(int64_t mask) const {
-    return lay_pasted_axis(coordinate(mask, 0), coordinate(mask, 2), mask_width, params.padding);
+    return lay_pasted_axis(coordinate(mask, 0), coordinate(mask, 2), mask_width, mask_width, params.padding);
   }
 
   // A cell of a row of a mask, both numbered with the frame.

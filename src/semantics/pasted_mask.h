@@ -46,11 +46,14 @@ struct PastedAxis {
 };
 
 // Lays a mask of `cells` between the edges of its box, in image pixels. `frame` cells of zeros come before and behind.
+// The box grows along both axes by what the frame adds to the mask's width: so torchvision does, also where a mask is
+// not square.
 template <typename Real>
-ORT_ROIALIGN_HD PastedAxis<Real> lay_pasted_axis(Real low_image, Real high_image, int32_t cells, int32_t frame) {
+ORT_ROIALIGN_HD PastedAxis<Real> lay_pasted_axis(Real low_image, Real high_image, int32_t cells, int32_t mask_width,
+                                                 int32_t frame) {
   const int32_t framed = cells + 2 * frame;
   const Real half = static_cast<Real>(0.5);
-  const Real growth = static_cast<Real>(static_cast<double>(framed) / cells);
+  const Real growth = static_cast<Real>(static_cast<double>(mask_width + 2 * frame) / mask_width);
   const Real centre = (high_image + low_image) * half;
   const Real reach = (high_image - low_image) * half * growth;
   // Further out there is no image; a conversion of more would overflow.

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from ort_roialign.cli.app import app
 from ort_roialign.convert import convert_file
-from ort_roialign.convert._verify import TOLERANCE, compare_files, compare_outputs
+from ort_roialign.convert._verify import ABSOLUTE_TOLERANCE, compare_files, compare_outputs
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 # Wide enough that no cell is folded.
@@ -58,7 +58,7 @@ def test_json(tmp_path):
     # The maximum means another thing now, and the comparison says so.
     (difference,) = facts["differences"]
     assert not difference["passed"]
-    assert difference["largest"] > TOLERANCE
+    assert difference["largest"] > ABSOLUTE_TOLERANCE
     assert result.exit_code == 1
 
 
@@ -168,6 +168,13 @@ def test_rows_may_swap(rng):
         assert difference.passed
         assert difference.largest == 0
         assert difference.note == "9 of 9 and 9 rows matched"
+
+
+def test_small_values_are_compared_by_their_own_size():
+    expected = {"y": np.array([1e-5, 2e-5]), "z": np.array([1e-2, 1e4])}
+    assert all(each.passed for each in compare_outputs(expected, expected))
+    actual = {"y": np.array([1e-5, 2.1e-5]), "z": np.array([2e-2, 1e4])}
+    assert [each.passed for each in compare_outputs(expected, actual)] == [False, False]
 
 
 @pytest.mark.parametrize("name", ["boxes", "scores", "masks", "labels"])

@@ -96,12 +96,6 @@ def result_is_an_output(graph: onnx.GraphProto) -> None:
     graph.output.append(helper.make_tensor_value_info(name, 1, [None] * 4))
 
 
-def boxes_of_a_level_are_used(graph: onnx.GraphProto) -> None:
-    boxes = nodes_of(graph, "RoiAlign")[0].input[1]
-    graph.node.append(helper.make_node("Relu", [boxes], ["extra"], name="extra_user"))
-    graph.output.append(helper.make_tensor_value_info("extra", 1, [None] * 2))
-
-
 CASES: dict[str, tuple[Change, str]] = {
     "no logarithm to base 2": (changes("Div", 1, 1, 0.7), "logarithm to base 2"),
     "half a level": (changes("Add", 0, 1, 4.5), "must add a whole number to the logarithm"),
@@ -117,7 +111,6 @@ CASES: dict[str, tuple[Change, str]] = {
     "pooled otherwise": (pooled_otherwise, "all maps must be pooled alike"),
     "added when scattered": (added_when_scattered, "must replace rows, not combine them"),
     "a result is an output": (result_is_an_output, "used outside the pooling too"),
-    "boxes of a level are used": (boxes_of_a_level_are_used, "by extra_user"),
 }
 
 

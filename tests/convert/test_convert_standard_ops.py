@@ -19,10 +19,10 @@ from hand_made import (
     run,
     with_images,
 )
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from ort_roialign import reference
-from ort_roialign.convert import convert, convert_with_report
+from ort_roialign.convert import convert, convert_file, convert_with_report
 from ort_roialign.errors import InvalidArgumentError
 
 KERNEL = tolerances.KERNEL["float32"]
@@ -112,6 +112,24 @@ def test_other_shifts_stay(rng, shift, fold_shift):
     assert [node.op_type for node in converted.graph.node] == ["Sub", "RoiAlign"]
     feeds = draw(rng)
     np.testing.assert_allclose(run(converted, feeds)[0], run(original, feeds)[0], *KERNEL)
+
+
+@pytest.mark.parametrize(
+    ("shape", "folds"),
+    [
+        ((4,), True),
+        ((1, 4), True),
+        ((1, 1), True),
+        ((4, 1), False),
+        ((4, 4), False),
+        ((1, 1, 4), False),
+    ],
+)
+def test_only_a_shift_of_all_boxes_is_folded(rng, shape, folds):
+    original = roi_align_model(11, np.full(shape, 0.5 / SCALE), sampling_ratio=2)
+    original.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 4
+    converted = convert(original)
+    assert [node.op_type for node in converted.graph.node] == ["Sub"] * (not folds) + ["RoiAlign"]
 
 
 def test_a_shift_before_half_pixel_stays_and_is_reported(rng):
@@ -249,3 +267,62 @@ def test_a_node_without_its_inputs_is_left():
     converted, report = convert_with_report(original)
     assert converted == original
     assert report.left[0].reason == "it must have 3 inputs; got 2"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"mode": 3}, "attribute mode must be of type str; got 3"),
+        ({"mode": "median"}, 'attribute mode must be "avg" or "max"; got "median"'),
+        ({MODE: 1.0}, f"attribute {MODE} must be of type str; got 1.0"),
+        ({"spatial_scale": 1}, "attribute spatial_scale must be "),
+        (
+            {"spatial_scale": 0.0},
+            "attribute spatial_scale must be finite and greater than 0; got 0",
+        ),
+        ({"sampling_ratio": -1}, "attribute sampling_ratio must be at least 0; got -1"),
+    ],
+)
+@pytest.mark.parametrize("shift", [None, 2.0])
+def test_attributes_that_no_kernel_takes_are_left(attributes, reason, shift):
+    original = roi_align_model(16, shift, **attributes)
+    converted, report = convert_with_report(original)
+    (left,) = report.left
+    assert reason in left.reason
+    assert converted == original
+
+
+@pytest.mark.parametrize("mode", ["AVG", "Max"])
+def test_a_mode_may_be_of_capital_letters(rng, mode):
+    converted, report = convert_with_report(roi_align_model(16, mode=mode, sampling_ratio=1))
+    assert ("largest weighted corner" in " ".join(report.warnings)) == (mode == "Max")
+    feeds = draw(rng)
+    expected = run(convert(roi_align_model(16, mode=mode.lower(), sampling_ratio=1)), feeds)[0]
+    np.testing.assert_array_equal(run(converted, feeds)[0], expected)
+
+
+def sparse_model() -> onnx.ModelProto:
+    model = roi_align_model(16)
+    values = numpy_helper.from_array(np.array([2.5], np.float32), "sparse")
+    places = numpy_helper.from_array(np.array([1]), "places")
+    sparse = helper.make_sparse_tensor(values, places, [4])
+    model.graph.sparse_initializer.append(sparse)
+    return model
+
+
+def trained_model() -> onnx.ModelProto:
+    model = roi_align_model(16)
+    model.training_info.add().algorithm.name = "step"
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "found"), [(sparse_model, "sparse initializers sparse"), (trained_model, "training")]
+)
+def test_what_would_be_lost_is_refused(tmp_path, make, found):
+    message = f"model must have neither sparse initializers nor training steps; got .*{found}"
+    with pytest.raises(InvalidArgumentError, match=message):
+        convert(make())
+    onnx.save(make(), tmp_path / "in.onnx")
+    with pytest.raises(InvalidArgumentError, match=message):
+        convert_file(tmp_path / "in.onnx", tmp_path / "out.onnx")

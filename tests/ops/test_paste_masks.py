@@ -162,10 +162,11 @@ def test_boxes_far_outside_and_turned_inside_out(device, rng):
     assert_allclose(y, reference.paste_masks(masks, boxes, SIZE), *tolerances.KERNEL["float32"])
 
 
-def test_equals_torchvision(device, rng):
+@pytest.mark.parametrize("sizes", [(28, 28), (9, 31), (30, 7)])
+def test_equals_torchvision(device, rng, sizes):
     torch = pytest.importorskip("torch")
     roi_heads = pytest.importorskip("torchvision.models.detection.roi_heads")
-    masks, boxes = draw(rng, "float32", count=30)
+    masks, boxes = draw(rng, "float32", count=30, sizes=sizes)
     boxes = np.clip(boxes, 0, 90)  # as detectors clip them to the image
     theirs = roi_heads.paste_masks_in_image(torch.tensor(masks), torch.tensor(boxes), SIZE)
     y = paste(device, masks, boxes, SIZE)

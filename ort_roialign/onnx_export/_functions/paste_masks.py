@@ -14,12 +14,7 @@ from ort_roialign.onnx_export._functions._text import function
 _AXIS = """
   cells_at_AXIS = Constant<value_int = CELLS_AT>()
   num_cells_AXIS = Gather(masks_shape, cells_at_AXIS)
-  frame_AXIS = Add(padding, padding)
-  num_framed_AXIS = Add(num_cells_AXIS, frame_AXIS)
-  cells_wide_AXIS = Cast<to = 11>(num_cells_AXIS)
-  framed_wide_AXIS = Cast<to = 11>(num_framed_AXIS)
-  growth_wide_AXIS = Div(framed_wide_AXIS, cells_wide_AXIS)
-  growth_AXIS = CastLike(growth_wide_AXIS, boxes)
+  num_framed_AXIS = Add(num_cells_AXIS, frame)
   low_at_AXIS = Constant<value_ints = [LOW]>()
   high_at_AXIS = Constant<value_ints = [HIGH]>()
   low_AXIS = Gather<axis = 1>(boxes, low_at_AXIS)                     # [R, 1]
@@ -28,7 +23,7 @@ _AXIS = """
   both_AXIS = Add(high_AXIS, low_AXIS)
   centre_AXIS = Mul(both_AXIS, half)
   half_length_AXIS = Mul(length_AXIS, half)
-  reach_AXIS = Mul(half_length_AXIS, growth_AXIS)
+  reach_AXIS = Mul(half_length_AXIS, growth)
   first_exact_AXIS = Sub(centre_AXIS, reach_AXIS)
   last_exact_AXIS = Add(centre_AXIS, reach_AXIS)
   first_held_AXIS = Clip(first_exact_AXIS, least, most)
@@ -85,6 +80,14 @@ _MASKS = """
   masks_shape = Shape(masks)
   masks_wide = CastLike(masks, boxes)
   planes = Squeeze(masks_wide, axis_1)                                # [R, M, K]
+  width_at = Constant<value_int = 3>()
+  width = Gather(masks_shape, width_at)
+  frame = Add(padding, padding)
+  framed_width = Add(width, frame)
+  width_wide = Cast<to = 11>(width)
+  framed_width_wide = Cast<to = 11>(framed_width)
+  growth_wide = Div(framed_width_wide, width_wide)
+  growth = CastLike(growth_wide, boxes)
   AXES
   columns = Transpose<perm = [0, 2, 1]>(weight_x)                     # [R, K, W]
   stretched = MatMul(planes, columns)                                 # [R, M, W]

@@ -1,0 +1,147 @@
+"""How many rows a value has, as an expression of what the model computes.
+
+Two values with equal expressions have equally many rows, whatever the model is given. A value that
+this does not see through stands for itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ort_roialign.convert._graph import attribute, constant, producer, scalar, tensor_of
+
+_RETYPE = ("Cast", "Identity")
+_ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Sqrt", "Log", "Floor", "Clip", "Sigmoid", "Exp")
+COLUMN_AXES = (1, -1)
+_END_OF_AXIS = 2**31 - 1
+# Less than what a proof's run has of anything.
+_FEW = 8
+
+
+def rows_of(value: ir.Value) -> Hashable:
+    """Return the size of a value's first axis: a number or an expression."""
+    tensor = tensor_of(value)
+    if tensor is not None and len(tensor.shape):
+        return int(tensor.shape.numpy()[0])
+    if value.shape is not None and len(value.shape) and isinstance(value.shape[0], int):
+        return value.shape[0]
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.inputs else None
+    if node is None or source is None:
+        return ("rows", value)
+    if producer(value, *_RETYPE) is not None or _keeps_rows(node):
+        return rows_of(source)
+    if producer(value, *_ELEMENTWISE) is not None:
+        operands = [each for each in node.inputs if each is not None and constant(each) is None]
+        return rows_of(operands[0]) if len(operands) == 1 else ("rows", value)
+    if producer(value, "Concat") is not None and attribute(node, "axis", 0) == 0:
+        return _sum(rows_of(each) for each in node.inputs if each is not None)
+    if producer(value, "Concat") is not None and attribute(node, "axis", 0) == 1:
+        rows = [rows_of(each) for each in node.inputs if each is not None]
+        return next((each for each in rows if isinstance(each, int)), rows[-1])
+    if producer(value, "Gather", "GatherND") is not None:
+        chosen = node.inputs[1]
+        along_rows = attribute(node, "axis", 0) == attribute(node, "batch_dims", 0) == 0
+        return rows_of(chosen) if chosen is not None and along_rows else ("rows", value)
+    if producer(value, "Slice") is not None:
+        ranges = slices_of(node)
+        if ranges is not None and len(ranges) == 1 and ranges[0][:2] == (0, 0):
+            return ("min", frozenset({rows_of(source), ranges[0][2]}))
+    if producer(value, "Expand") is not None:
+        return size_of(node.inputs[1])
+    return size_of(source) if producer(value, "ConstantOfShape") is not None else ("rows", value)
+
+
+def size_of(value: ir.Value | None) -> Hashable:
+    """Return a size that a model computes, the first where there are several."""
+    array = constant(value)
+    if array is not None and array.size:
+        return int(array.reshape(-1)[0])
+    node = producer(value, *_RETYPE, "Squeeze", "Unsqueeze", "Reshape", "Concat")
+    if node is not None:
+        return size_of(node.inputs[0])
+    node = producer(value, "Shape")
+    if node is not None and node.inputs[0] is not None and attribute(node, "start", 0) == 0:
+        return rows_of(node.inputs[0])
+    node = producer(value, "Gather", "Slice")
+    if node is not None and scalar(node.inputs[1]) == 0:  # the first, or from the first on
+        return size_of(node.inputs[0])
+    node = producer(value, "Min", "Add")
+    if node is None:
+        return ("size", value)
+    sizes = [size_of(each) for each in node.inputs]
+    return ("min", frozenset(sizes)) if node.op_type == "Min" else _sum(sizes)
+
+
+def _sum(sizes: Iterable[Hashable]) -> Hashable:
+    terms = list(sizes)
+    number = sum(term for term in terms if isinstance(term, int))
+    others = Counter(term for term in terms if not isinstance(term, int))
+    if not others:
+        return number
+    if number == 0 and len(terms) == 1:
+        return terms[0]
+    return ("sum", number, frozenset(others.items()))
+
+
+def _keeps_rows(node: ir.Node) -> bool:
+    """Whether a node only takes, adds or drops columns of a matrix."""
+    value, source = node.outputs[0], node.inputs[0]
+    if producer(value, "Squeeze", "Unsqueeze") is not None:
+        given = node.attributes.get("axes")
+        axes = given.value if given is not None else constant(node.inputs[-1])
+        return axes is not None and all(axis in COLUMN_AXES for axis in np.ravel(axes))
+    # Of a vector, the last axis is that of its rows.
+    known = source is not None and source.shape is not None and len(source.shape) > 1
+    return chooses_columns(node, COLUMN_AXES if known else COLUMN_AXES[:1])
+
+
+def chooses_columns(node: ir.Node, column_axes: tuple[int, ...] = COLUMN_AXES) -> bool:
+    """Whether a node takes columns of a matrix and keeps its rows."""
+    value = node.outputs[0]
+    if producer(value, "Gather") is not None:
+        along = attribute(node, "axis", 0) in column_axes
+        return along and constant(node.inputs[1]) is not None
+    if producer(value, "Split") is not None:
+        return attribute(node, "axis", 0) in column_axes
+    ranges = slices_of(node) if producer(value, "Slice") is not None else None
+    return ranges is not None and all(
+        axis in column_axes or (start == 0 and end >= _END_OF_AXIS and step == 1)
+        for axis, start, end, step in ranges
+    )
+
+
+def slices_of(node: ir.Node) -> list[tuple[int, int, int, int]] | None:
+    """Return a Slice's constant (axis, start, end, step), or None where one is computed."""
+    if len(node.inputs) == 1:  # before opset 10
+        starts, ends = attribute(node, "starts", [0]), attribute(node, "ends", [0])
+        axes = attribute(node, "axes", list(range(len(starts))))
+        return [(*each, 1) for each in zip(axes, starts, ends, strict=True)]
+    vectors: list[Any] = []
+    for place in range(1, 5):
+        value = node.inputs[place] if place < len(node.inputs) else None
+        if value is None:
+            default = range(len(vectors[0])) if place == 3 else [1] * len(vectors[0])
+            vectors.append(np.array(default))
+        elif (given := constant(value)) is not None:
+            vectors.append(given.reshape(-1))
+        else:
+            return None
+    starts, ends, axes, steps = (vector.tolist() for vector in vectors)
+    return list(zip(axes, starts, ends, steps, strict=True))
+
+
+def limits_rows(node: ir.Node) -> bool:
+    """Whether a Slice may keep less than all of many rows.
+
+    It may not where its end is the axis' end or so near to the start that any run shows it.
+    """
+    ranges = slices_of(node)
+    return ranges is None or any(
+        not (end <= _FEW or end >= _END_OF_AXIS) for _, _, end, _ in ranges
+    )

@@ -1,0 +1,226 @@
+"""Graphs that look like a pyramid or a mask loop, and differ where random boxes hardly show it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tolerances
+from hand_made import own_nodes, run
+from numpy.testing import assert_allclose
+from onnx import TensorProto, helper, numpy_helper
+from test_convert_detectors import loop_of, pads
+from test_convert_pyramid import feeds_of
+from test_convert_pyramid_refusals import boxes_of_other_columns, changes, maker, nodes_of
+
+import ort_roialign
+from ort_roialign.convert import convert_with_report
+
+Change = Callable[[onnx.GraphProto], None]
+
+
+@pytest.fixture
+def pooler(pooler_file: Callable[..., Path]) -> onnx.ModelProto:
+    """A MultiScaleRoIAlign of two maps, from the TorchScript exporter."""
+    return onnx.load(pooler_file("torchvision", "torchscript", 2, True))
+
+
+def add_constant(graph: onnx.GraphProto, name: str, value: Any) -> str:
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name
+
+
+def insert_after(
+    graph: onnx.GraphProto, value: str, op_type: str, *constants: Any, **attributes: Any
+) -> None:
+    """Put an operator on a value: all that read the value read the result."""
+    names = [add_constant(graph, f"new_{n}_of_{value}", each) for n, each in enumerate(constants)]
+    new = f"new_{value}"
+    for node in graph.node:
+        node.input[:] = [new if each == value else each for each in node.input]
+    place = 1 + next((n for n, node in enumerate(graph.node) if value in node.output), -1)
+    graph.node.insert(
+        place,
+        helper.make_node(op_type, [value, *names], [new], f"{op_type}_of_{value}", **attributes),
+    )
+
+
+def inserts(value: str, op_type: str, *constants: Any, **attributes: Any) -> Change:
+    return lambda graph: insert_after(graph, value, op_type, *constants, **attributes)
+
+
+def zeros_of_a_fixed_number_of_rows(graph: onnx.GraphProto) -> None:
+    sizes = maker(graph, nodes_of(graph, "ScatterElements")[0].input[0]).input[0]
+    maker(graph, sizes).input[0] = add_constant(graph, "rows", np.array([100]))
+
+
+ROWS = "/pool/Gather_14_output_0"  # of the zeros
+BOXES = "/pool/Concat_output_0"  # of all images, without their images' numbers
+ROOT = "/pool/Div_output_0"  # sqrt(area) / 224
+INDEX = "/pool/Squeeze_output_0"  # of the first map's boxes
+SLICE = (np.array([0]), np.array([1000]), np.array([0]))
+CHANGES: dict[str, tuple[Change, str]] = {
+    "zeros of 100 rows": (zeros_of_a_fixed_number_of_rows, "as many rows as there are boxes"),
+    "zeros of 5000 rows and more": (inserts(ROWS, "Max", np.array(5000)), "may change the values"),
+    "zeros of 5000 rows at most": (inserts(ROWS, "Min", np.array(5000)), "may change the values"),
+    "clipped boxes": (inserts(BOXES, "Clip", np.float32(-1e5), np.float32(1e5)), "may change"),
+    "positive boxes": (inserts(BOXES, "Relu"), "may change the values"),
+    "the first 1000 of a level": (inserts(INDEX, "Slice", *SLICE), "may change the values"),
+    "less in the logarithm": (inserts(ROOT, "Add", np.float32(-1e-6)), "add 0 or more"),
+    "not a number in the logarithm": (inserts(ROOT, "Add", np.float32("nan")), "add 0 or more"),
+    "an endless canonical scale": (changes("Div", 0, 1, np.inf), "a finite number above 0"),
+    "a negative canonical scale": (changes("Div", 0, 1, -224), "a finite number above 0"),
+    "an endless limit": (changes("Clip", 0, 2, np.inf), "must be whole constants; got inf"),
+    "a limit that is no number": (
+        changes("Clip", 0, 1, np.nan),
+        "must be whole constants; got nan",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(CHANGES))
+def test_a_pyramid_that_no_run_shows_is_left(pooler, case):
+    change, reason = CHANGES[case]
+    change(pooler.graph)
+    converted, report = convert_with_report(pooler)
+    (left,) = report.left
+    assert reason in left.reason
+    assert [node.op_type for node in own_nodes(converted)] == ["RoiAlign", "RoiAlign"]
+    assert list(converted.graph.input) == list(pooler.graph.input)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_few_fixed_rows_are_proven_in_several_runs(pooler, rng, changed):
+    for name, given in zip(("boxes0", "boxes1"), pooler.graph.input, strict=False):
+        assert given.name == name
+        given.type.tensor_type.shape.dim[0].dim_value = 1
+    if changed:
+        boxes_of_other_columns(pooler.graph)
+    converted, report = convert_with_report(pooler)
+    assert len(report.left) == changed
+    assert len(own_nodes(converted)) == 1 + changed
+    feeds = {**feeds_of(pooler, rng, 2)}
+    feeds |= {name: feeds[name][:1] for name in ("boxes0", "boxes1")}
+    # Both on the first map: TorchScript's file cannot run with none there.
+    feeds["boxes0"][:] = feeds["boxes1"][:] = [3, 4, 30, 50]
+    expected = run(pooler, feeds)[0]
+    assert_allclose(run(converted, feeds)[0], expected, *tolerances.KERNEL["float32"])
+
+
+def test_constant_images_tell_the_number_of_rows(pooler, rng):
+    joined = maker(pooler.graph, maker(pooler.graph, "/pool/Gather_8_output_0").input[0])
+    numbers = rng.integers(0, 2, (30, 1)).astype(np.float32)
+    joined.input[0] = add_constant(pooler.graph, "images", numbers)
+    converted, report = convert_with_report(pooler)
+    assert report.left == []
+    feeds = feeds_of(pooler, rng, 2)
+    feeds |= {name: feeds[name][:15] for name in ("boxes0", "boxes1")}
+    assert len(feeds["boxes0"]) == len(feeds["boxes1"]) == 15
+    expected = run(pooler, feeds)[0]
+    assert_allclose(run(converted, feeds)[0], expected, *tolerances.KERNEL["float32"])
+
+
+def test_maps_of_half_precision_are_left_with_their_types(pooler):
+    """Levels follow from float32 boxes, pooling from rounded ones: that is not one node."""
+    half = TensorProto.FLOAT16
+    for given in pooler.graph.input:
+        if given.name.startswith("x"):
+            given.type.tensor_type.elem_type = half
+    for number in (10, 13):  # the boxes that go into the RoiAligns
+        insert_after(pooler.graph, f"/pool/Gather_{number}_output_0", "Cast", to=half)
+    converted, report = convert_with_report(pooler)
+    assert "must be of type FLOAT; got FLOAT16" in report.left[0].reason
+    assert list(converted.graph.input) == list(pooler.graph.input)
+    ort_roialign.InferenceSession(converted, ["CPUExecutionProvider"])
+
+
+def test_a_choice_of_boxes_that_others_use_stays_for_them(pooler, rng):
+    pooler.graph.node.append(helper.make_node("Relu", ["/pool/Gather_10_output_0"], ["extra"]))
+    pooler.graph.output.append(helper.make_tensor_value_info("extra", 1, [None] * 2))
+    converted, report = convert_with_report(pooler)
+    assert report.left == []
+    assert [node.op_type for node in own_nodes(converted)] == ["MultiScaleRoiAlign"]
+    feeds = feeds_of(pooler, rng, 2)
+    for actual, expected in zip(run(converted, feeds), run(pooler, feeds), strict=True):
+        assert_allclose(actual, expected, *tolerances.KERNEL["float32"])
+
+
+def test_new_values_have_names_of_their_own(pooler, rng):
+    names = ("rois", "batch_indices", "image_numbers", "image_column", "box_columns")
+    for name in names:
+        node = helper.make_node("Neg", ["x0"], [f"y/{name}"], name=f"y/{name}")
+        pooler.graph.node.insert(0, node)
+    pooler.graph.output.append(helper.make_tensor_value_info("y/rois", 1, [None] * 4))
+    converted, report = convert_with_report(pooler)
+    assert report.left == []
+    onnx.checker.check_model(converted)
+    made = [name for node in converted.graph.node for name in node.output]
+    assert len(set(made)) == len(made)
+    nodes = [node.name for node in converted.graph.node]
+    assert len(set(nodes)) == len(nodes)
+    feeds = feeds_of(pooler, rng, 2)
+    for actual, expected in zip(run(converted, feeds), run(pooler, feeds), strict=True):
+        assert_allclose(actual, expected, *tolerances.KERNEL["float32"])
+
+
+@pytest.fixture
+def mask_rcnn(detector_file: Callable[..., Path]) -> onnx.ModelProto:
+    return onnx.load(detector_file("mask_rcnn", "torchscript"))
+
+
+def the_first_500(model: onnx.ModelProto) -> None:
+    add_constant(model.graph, "most", np.array(500))
+    loop = loop_of(model)
+    place = list(model.graph.node).index(loop)
+    limited = helper.make_node("Min", [loop.input[0], "most"], ["trips"])
+    loop.input[0] = "trips"
+    model.graph.node.insert(place, limited)
+
+
+def a_fixed_number(model: onnx.ModelProto) -> None:
+    loop_of(model).input[0] = add_constant(model.graph, "trips", np.array(9))
+
+
+def until_told(model: onnx.ModelProto) -> None:
+    body = loop_of(model).attribute[0].g
+    add_constant(model.graph, "last", np.array(500))
+    body.node.append(helper.make_node("Less", [body.input[0].name, "last"], ["go_on"]))
+    body.output[0].name = "go_on"
+
+
+def positive_masks(model: onnx.ModelProto) -> None:
+    insert_after(model.graph, pads(model)[-1].input[0], "Relu")
+
+
+def clipped_boxes(model: onnx.ModelProto) -> None:
+    insert_after(model.graph, "boxes", "Clip", np.float32(0), np.float32(5000))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (the_first_500, "must run once for each of them"),
+        (a_fixed_number, "must run once for each of them"),
+        (until_told, "must run once for each of them"),
+    ],
+)
+def test_a_loop_that_stops_early_is_left(mask_rcnn, change, reason):
+    change(mask_rcnn)
+    converted, report = convert_with_report(mask_rcnn)
+    (left,) = report.left
+    assert reason in left.reason
+    assert loop_of(converted) == loop_of(mask_rcnn)
+
+
+@pytest.mark.parametrize("change", [positive_masks, clipped_boxes])
+def test_what_changes_masks_or_boxes_before_the_loop_stays(mask_rcnn, change):
+    change(mask_rcnn)
+    converted, report = convert_with_report(mask_rcnn)
+    assert report.left == []
+    (kept,) = [node for node in converted.graph.node if "_of_" in node.name]
+    (paste,) = [node for node in own_nodes(converted) if node.op_type == "PasteMasks"]
+    assert kept.output[0] in paste.input
