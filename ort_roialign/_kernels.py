@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,11 +15,19 @@ from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 # As the library numbers them.
 TYPE_NAMES = ("float32", "float64", "float16", "bfloat16", "int64", "uint8")
 _MOST_AXES = 4
-_INTEGER, _REAL, _TEXT, _REALS = range(4)
+_INTEGER, _REAL, _TEXT, _REALS, _OTHER = range(5)
 _BROKEN_CONTRACT = 1
-_HASHABLE = (int, float, str)
 
-Attribute = int | float | str | Sequence[float]
+
+class Unreadable(NamedTuple):
+    """The value of an attribute that no operator reads: one that does refuses it, and says what."""
+
+    what: str
+
+
+Attribute = int | float | str | Sequence[float] | Unreadable
+
+_HASHABLE = (int, float, str, Unreadable)
 
 # ctypes makes such a type anew, or looks for it, wherever `type * number` is written.
 _Shape = ctypes.c_int64 * _MOST_AXES
@@ -79,6 +88,19 @@ class _CCall(ctypes.Structure):
     )
 
 
+_OF_CALL = (ctypes.POINTER(_CCall), ctypes.c_char_p, ctypes.c_size_t)
+_ARGUMENTS = {
+    "ort_roialign_infer": _OF_CALL,
+    "ort_roialign_run": _OF_CALL,
+    "ort_roialign_translate": (
+        ctypes.c_char_p,
+        ctypes.POINTER(_CCall),
+        ctypes.POINTER(ctypes.c_char_p),
+        *_OF_CALL[1:],
+    ),
+}
+
+
 class Call:
     """A call of a kernel in the library's own form, made once for its checks and for its run.
 
@@ -100,13 +122,7 @@ class Call:
         num_outputs: int,
     ) -> None:
         self._operator = operator
-        c_attributes = _c_attributes(
-            operator,
-            tuple(
-                (name, type(value), value if isinstance(value, _HASHABLE) else tuple(value))
-                for name, value in attributes.items()
-            ),
-        )
+        c_attributes = _c_attributes_of(operator, attributes)
         c_inputs = (_CTensor * len(inputs))(*[_c_tensor(operator, each) for each in inputs])
         self._outputs = (_CTensor * num_outputs)()
         # ctypes structures hold what they point to, so the call keeps all of it alive.
@@ -126,7 +142,7 @@ class Call:
         Raises:
             InvalidArgumentError: if types, shapes or attributes break the operator's contract.
         """
-        _check(_function("ort_roialign_infer"), self._call)
+        _check("ort_roialign_infer", ctypes.byref(self._call))
         return [
             Tensor(0, TYPE_NAMES[output.type], tuple(output.shape[: output.rank]))
             for output in self._outputs
@@ -153,11 +169,38 @@ class Call:
         self._call.threads = threads or len(os.sched_getaffinity(0))
         self._call.on_cuda = cuda_stream is not None
         self._call.stream = cuda_stream
-        _check(_function("ort_roialign_run"), self._call)
+        _check("ort_roialign_run", ctypes.byref(self._call))
 
 
-def _function(name: str) -> Any:
-    return _function_of(os.environ.get(LIBRARY_VARIABLE), name)
+def translate(
+    domain: str, operator: str, attributes: Mapping[str, Attribute], num_inputs: int
+) -> tuple[str, dict[str, Attribute]]:
+    """Tell an operator of another domain in terms of this package's.
+
+    Args:
+        domain: as models name it, such as "mmcv".
+        operator: its name there.
+        attributes: its attributes; those that are not known do not count.
+        num_inputs: how many inputs it has.
+
+    Returns:
+        This package's operator, and all its attributes that differ from its defaults.
+
+    Raises:
+        InvalidArgumentError: if attributes or the number of inputs break the operator's contract,
+            or no operator of this package does the same.
+    """
+    c_attributes = _c_attributes_of(operator, attributes)
+    call = _CCall(
+        op=operator.encode(),
+        attributes=c_attributes,
+        num_attributes=len(c_attributes),
+        num_inputs=num_inputs,
+    )
+    answer = ctypes.c_char_p()
+    _check("ort_roialign_translate", domain.encode(), ctypes.byref(call), ctypes.byref(answer))
+    translated = json.loads(answer.value or b"")
+    return translated["operator"], translated["attributes"]
 
 
 @functools.cache  # looking for the library takes longer than a small call
@@ -168,17 +211,28 @@ def _function_of(_override: str | None, name: str) -> Any:
     except (OSError, AttributeError) as error:
         raise OrtRoiAlignError(f"{path} is not a library of ort_roialign: {error}") from error
     function.restype = ctypes.c_int32
-    function.argtypes = (ctypes.POINTER(_CCall), ctypes.c_char_p, ctypes.c_size_t)
+    function.argtypes = _ARGUMENTS[name]
     return function
 
 
-def _check(function: Any, call: _CCall) -> None:
+def _check(name: str, *arguments: Any) -> None:
+    function = _function_of(os.environ.get(LIBRARY_VARIABLE), name)
     error = _ErrorText()
-    status = function(ctypes.byref(call), error, len(error))
+    status = function(*arguments, error, len(error))
     if status == 0:
         return
     text = error.value.decode(errors="replace")
     raise (InvalidArgumentError if status == _BROKEN_CONTRACT else OrtRoiAlignError)(text)
+
+
+def _c_attributes_of(
+    operator: str, attributes: Mapping[str, Attribute]
+) -> ctypes.Array[_CAttribute]:
+    hashable = (
+        (name, type(value), value if isinstance(value, _HASHABLE) else tuple(value))
+        for name, value in attributes.items()
+    )
+    return _c_attributes(operator, tuple(hashable))
 
 
 # A layer's attributes are the same in every call. The types are part of the key because 1 == 1.0.
@@ -206,6 +260,8 @@ def _c_attribute(operator: str, name: str, value: Attribute) -> _CAttribute:
         attribute.kind, attribute.integer = _INTEGER, value
     elif isinstance(value, float):
         attribute.kind, attribute.real = _REAL, value
+    elif isinstance(value, Unreadable):
+        attribute.kind, attribute.text = _OTHER, value.what.encode()
     else:
         attribute.kind, attribute.num_reals = _REALS, len(value)
         attribute.reals = (ctypes.c_float * len(value))(*value)

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "capi/json.h"
 #include "cpu/settings.h"
 #include "ops/comma_list.h"
 #include "ops/error.h"
@@ -15,14 +16,6 @@
 
 namespace ort_roialign {
 namespace {
-
-std::string quoted(const std::string& value) { return "\"" + value + "\""; }
-
-std::string array(const std::vector<std::string>& values) {
-  std::string joined;
-  for (const std::string& value : values) joined += (joined.empty() ? "" : ", ") + quoted(value);
-  return "[" + joined + "]";
-}
 
 std::vector<std::string> cpu_features() {
   std::vector<std::string> features;
@@ -54,16 +47,16 @@ std::string describe(const OperatorEntry& entry) {
   for (const ElementType type : kMapTypes) types.push_back(type_name(type));
   std::vector<std::string> providers = {kCpuProvider};
   if (cuda_kernels() != nullptr) providers.push_back(kCudaProvider);
-  return text("{\"name\": ", quoted(entry.name), ", \"types\": ", array(types), ", \"providers\": ", array(providers),
-              ", \"inputs\": ", array(inputs), ", \"outputs\": ", array(outputs),
-              ", \"attributes\": ", array(attributes), "}");
+  return text("{\"name\": ", quoted(entry.name), ", \"types\": ", as_json(types),
+              ", \"providers\": ", as_json(providers), ", \"inputs\": ", as_json(inputs),
+              ", \"outputs\": ", as_json(outputs), ", \"attributes\": ", as_json(attributes), "}");
 }
 
 std::string describe(const ForeignDomain& domain) {
   std::vector<std::string> operators;
   for (const OperatorEntry& entry : domain.entries) operators.push_back(entry.name);
   return text("{\"name\": ", quoted(domain.choice), ", \"domain\": ", quoted(domain.name),
-              ", \"operators\": ", array(operators), "}");
+              ", \"operators\": ", as_json(operators), "}");
 }
 
 std::string describe_build() {
@@ -72,21 +65,11 @@ std::string describe_build() {
   std::string domains;
   for (const ForeignDomain& domain : foreign_domains()) domains += (domains.empty() ? "" : ", ") + describe(domain);
   return text("{\"version\": ", quoted(ORT_ROIALIGN_VERSION), ", \"ort_api_version\": ", ORT_API_VERSION,
-              ", \"cpu_features\": ", array(cpu_features()), ", \"cpu_isas\": ", array(cpu::isa_names()),
+              ", \"cpu_features\": ", as_json(cpu_features()), ", \"cpu_isas\": ", as_json(cpu::isa_names()),
               ", \"cuda\": ", cuda_kernels() != nullptr ? "true" : "false",
               ", \"cuda_version\": ", quoted(ORT_ROIALIGN_CUDA_VERSION),
-              ", \"cuda_architectures\": ", array(split_at_commas(ORT_ROIALIGN_CUDA_ARCHITECTURES)),
+              ", \"cuda_architectures\": ", as_json(split_at_commas(ORT_ROIALIGN_CUDA_ARCHITECTURES)),
               ", \"operators\": [", operators, "], \"domains\": [", domains, "]}");
-}
-
-// What would break the JSON gives way to question marks: the text quotes the environment.
-std::string printable(const std::string& value) {
-  std::string safe;
-  for (const char letter : value) {
-    const bool plain = letter >= ' ' && letter <= '~' && letter != '"' && letter != '\\';
-    safe += plain ? letter : '?';
-  }
-  return safe;
 }
 
 std::string describe_cpu_state() {
@@ -96,7 +79,7 @@ std::string describe_cpu_state() {
     chosen = text("\"isa\": ", quoted(cpu::all_isas()[settings.isa].kernels->name),
                   ", \"path\": ", settings.path ? quoted(cpu::path_name(*settings.path)) : "null");
   } catch (const InvalidArgument& error) {
-    chosen = text("\"error\": ", quoted(printable(error.what())));
+    chosen = text("\"error\": ", quoted(error.what()));
   }
   return text("{", chosen, ", \"calls\": ", cpu::calls_as_json(), "}");
 }

@@ -1,22 +1,32 @@
-// Calls of the kernels from Python: the same checks and the same kernels as in a session.
+// Calls of the kernels from Python: the same checks and the same kernels as in a session. And what operators of other
+// domains are called here.
 #include "capi/kernels_api.h"
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
 
+#include "capi/json.h"
 #include "capi/thread_team.h"
 #include "cpu/settings.h"
 #include "ops/error.h"
+#include "ops/foreign_operators.h"
 #include "ops/kernel_table.h"
 #include "ops/registry.h"
 
 namespace ort_roialign {
 namespace {
 
-enum AttributeKind { kInteger = 0, kReal = 1, kText = 2, kReals = 3 };
+enum AttributeKind { kInteger = 0, kReal = 1, kText = 2, kReals = 3, kOther = 4 };
+
+std::string kind_of(const OrtRoiAlignAttribute& attribute) {
+  constexpr const char* kKinds[] = {"an integer", "a float", "a string", "a list of floats"};
+  return attribute.kind >= kInteger && attribute.kind < kOther ? kKinds[attribute.kind] : attribute.text;
+}
 
 class CallAttributes : public AttributeReader {
  public:
@@ -63,13 +73,44 @@ class CallAttributes : public AttributeReader {
       const OrtRoiAlignAttribute& attribute = call_.attributes[index];
       if (attribute.name != name) continue;
       if (attribute.kind == kind) return &attribute;
-      throw InvalidArgument(text(call_.op, ": attribute ", name, " must be ", required, "; got kind ", attribute.kind));
+      throw InvalidArgument(text(call_.op, ": attribute ", name, " must be ", required, "; got ", kind_of(attribute)));
     }
     return nullptr;
   }
 
   const OrtRoiAlignCall& call_;
 };
+
+const OperatorEntry& find_operator(const std::string& domain_name, const std::string& name) {
+  for (const ForeignDomain& domain : foreign_domains()) {
+    for (const OperatorEntry& entry : domain.entries) {
+      if (domain.name == domain_name && entry.name == name && entry.own_attributes) return entry;
+    }
+  }
+  throw InvalidArgument(text("ort_roialign: nothing is known of an operator ", name, " of the domain ", domain_name));
+}
+
+template <typename Value>
+void add_members(std::string& object, const std::map<std::string, Value>& members) {
+  for (const auto& [name, value] : members) {
+    object += text(object.empty() ? "" : ", ", quoted(name), ": ", as_json(value));
+  }
+}
+
+std::string translate(const std::string& domain, const OrtRoiAlignCall& call) {
+  const OperatorEntry& entry = find_operator(domain, call.op);
+  const CallAttributes attributes(call);
+  const OwnAttributes own = entry.own_attributes(attributes, entry.name);
+  if (!own.unsaid.empty()) throw InvalidArgument(text(entry.name, ": ", own.unsaid));
+  const std::shared_ptr<const void> params = entry.read_params(attributes, entry.name);
+  if (entry.check_count) entry.check_count(entry.name, params.get(), static_cast<size_t>(call.num_inputs));
+  std::string members;
+  add_members(members, own.integers_given);
+  add_members(members, own.reals_given);
+  add_members(members, own.strings_given);
+  add_members(members, own.lists_given);
+  return text("{\"operator\": ", quoted(entry.own_name), ", \"attributes\": {", members, "}}");
+}
 
 const OperatorEntry& find_operator(const std::string& name) {
   for (const OperatorEntry& entry : operator_entries()) {
@@ -271,4 +312,16 @@ extern "C" __attribute__((visibility("default"))) int32_t ort_roialign_run(const
                                                                            size_t error_size) {
   using namespace ort_roialign;
   return guarded(error, error_size, [&] { CheckedCall(*call).run(); });
+}
+
+extern "C" __attribute__((visibility("default"))) int32_t ort_roialign_translate(const char* domain,
+                                                                                 const OrtRoiAlignCall* call,
+                                                                                 const char** json, char* error,
+                                                                                 size_t error_size) {
+  using namespace ort_roialign;
+  return guarded(error, error_size, [&] {
+    static thread_local std::string answer;
+    answer = translate(domain, *call);
+    *json = answer.c_str();
+  });
 }

@@ -9,7 +9,7 @@ extern "C" {
 // Which of the values counts is up to the operator.
 struct OrtRoiAlignAttribute {
   const char* name;
-  int32_t kind;  // 0: integer, 1: real, 2: text, 3: reals
+  int32_t kind;  // 0: integer, 1: real, 2: text, 3: reals; 4: none of them, `text` says what, for errors
   int64_t integer;
   float real;
   const char* text;
@@ -43,4 +43,10 @@ int32_t ort_roialign_infer(const OrtRoiAlignCall* call, char* error, size_t erro
 
 // Runs a call whose outputs have memory of these types and shapes. Returns as ort_roialign_infer.
 int32_t ort_roialign_run(const OrtRoiAlignCall* call, char* error, size_t error_size);
+
+// Tells an operator of another domain, with `call`'s name, attributes and number of inputs, in terms of this library's:
+// `json` becomes {"operator": name, "attributes": {name: value}}, where a real has a point, and lives until the same
+// thread asks again. Returns as ort_roialign_infer; 1 also where no operator of this library does the same.
+int32_t ort_roialign_translate(const char* domain, const OrtRoiAlignCall* call, const char** json, char* error,
+                               size_t error_size);
 }

@@ -4,43 +4,23 @@
 
 #include <algorithm>
 #include <iterator>
-#include <map>
 #include <memory>
+#include <utility>
 
 #include "ops/op_list.h"
+#include "ops/own_attributes.h"
 
 namespace ort_roialign {
 namespace {
 
 constexpr const char* kSides[] = {"output_height", "output_width"};
+constexpr const char* kStrides = "featmap_strides";
 
-// Attributes by this library's names.
-class OwnAttributes : public AttributeReader {
- public:
-  std::map<std::string, int64_t> integers_given;
-  std::map<std::string, float> reals_given;
-  std::map<std::string, std::string> strings_given;
-  std::map<std::string, std::vector<float>> lists_given;
-
-  std::optional<int64_t> integer(const char* name) const override { return find(integers_given, name); }
-  std::optional<float> real(const char* name) const override { return find(reals_given, name); }
-  std::optional<std::string> string(const char* name) const override { return find(strings_given, name); }
-  std::optional<std::vector<float>> reals(const char* name) const override { return find(lists_given, name); }
-  std::optional<std::vector<int64_t>> integers(const char*) const override { return std::nullopt; }
-
- private:
-  template <typename Value>
-  static std::optional<Value> find(const std::map<std::string, Value>& given, const char* name) {
-    const auto found = given.find(name);
-    return found != given.end() ? std::optional(found->second) : std::nullopt;
-  }
-};
-
-using Params = std::shared_ptr<const void>;
+using ReadOwn = OwnAttributes (*)(const AttributeReader& theirs, const std::string& op);
 
 template <typename Op>
-Params own_params(const AttributeReader& attributes, const std::string& op) {
-  return std::make_shared<const typename Op::Params>(Op::read_params(attributes, op));
+std::shared_ptr<const void> shared_params(typename Op::Params params) {
+  return std::make_shared<const typename Op::Params>(std::move(params));
 }
 
 void read_sides(OwnAttributes& own, const AttributeReader& theirs, const std::string& op, const char* height,
@@ -71,31 +51,31 @@ void read_scale(OwnAttributes& own, const AttributeReader& theirs, const std::st
   own.reals_given["spatial_scale"] = read_spatial_scale(theirs, op);
 }
 
-Params mmcv_roi_align(const AttributeReader& theirs, const std::string& op) {
+OwnAttributes mmcv_roi_align(const AttributeReader& theirs, const std::string& op) {
   OwnAttributes own = sampling_attributes(theirs, op);
   read_scale(own, theirs, op);
   own.strings_given["mode"] = read_is_first_choice(theirs, op, "mode", "avg", "max") ? "avg" : "max";
-  return own_params<RoiAlign>(own, op);
+  return own;
 }
 
-Params mmcv_roi_align_rotated(const AttributeReader& theirs, const std::string& op) {
+OwnAttributes mmcv_roi_align_rotated(const AttributeReader& theirs, const std::string& op) {
   OwnAttributes own = sampling_attributes(theirs, op);
   read_scale(own, theirs, op);
   own.integers_given["clockwise"] = read_flag(theirs, op, "clockwise", 0);
-  return own_params<RoiAlignRotated>(own, op);
+  return own;
 }
 
-Params mmcv_pr_roi_pool(const AttributeReader& theirs, const std::string& op) {
+OwnAttributes mmcv_pr_roi_pool(const AttributeReader& theirs, const std::string& op) {
   OwnAttributes own;
   read_sides(own, theirs, op, "pooled_height", "pooled_width");
   read_scale(own, theirs, op);
-  return own_params<PrRoiPool>(own, op);
+  return own;
 }
 
 // It has no `aligned`: RoIs are always moved by half a cell. Its sampling_ratio is a float.
-Params mmcv_deform_roi_pool(const AttributeReader& theirs, const std::string& op) {
+OwnAttributes mmcv_deform_roi_pool(const AttributeReader& theirs, const std::string& op) {
   OwnAttributes own;
-  read_sides(own, theirs, op, kSides[0], kSides[1]);
+  read_sides(own, theirs, op, "pooled_height", "pooled_width");
   read_scale(own, theirs, op);
   own.reals_given["gamma"] = read_finite(theirs, op, "gamma", 0.1f);
   const float samples = read_finite(theirs, op, "sampling_ratio", 0);
@@ -105,21 +85,21 @@ Params mmcv_deform_roi_pool(const AttributeReader& theirs, const std::string& op
         text(op, ": attribute sampling_ratio must be a whole number from 0 to ", kMost, "; got ", samples));
   }
   own.integers_given["sampling_ratio"] = static_cast<int64_t>(samples);
-  return own_params<DeformRoiPool>(own, op);
+  return own;
 }
 
 // The pyramid's levels are counted from 0: that of boxes smaller than twice finest_scale.
 OwnAttributes pyramid_attributes(const AttributeReader& theirs, const std::string& op) {
   OwnAttributes own = sampling_attributes(theirs, op);
-  std::vector<float> scales = theirs.reals("featmap_strides").value_or(std::vector<float>{});
-  for (float& stride : scales) {
-    if (!std::isfinite(stride) || stride <= 0) {
-      throw InvalidArgument(text(op, ": attribute featmap_strides must be finite and greater than 0; got ", stride));
-    }
-    stride = 1 / stride;
+  std::vector<float> scales = theirs.reals(kStrides).value_or(std::vector<float>{});
+  for (float& scale : scales) {
+    const float stride = std::exchange(scale, 1 / scale);
+    if (std::isfinite(scale) && scale > 0) continue;
+    throw InvalidArgument(
+        text(op, ": attribute ", kStrides, " must be finite and greater than 0, and so must 1 / stride; got ", stride));
   }
   if (scales.empty() || scales.size() > kMostLevels) {
-    throw InvalidArgument(text(op, ": attribute featmap_strides must have one number for each map, 1 to ", kMostLevels,
+    throw InvalidArgument(text(op, ": attribute ", kStrides, " must have one number for each map, 1 to ", kMostLevels,
                                " in all; got ", scales.size()));
   }
   const float factor = read_finite(theirs, op, "roi_scale_factor", 1);
@@ -137,21 +117,22 @@ OwnAttributes pyramid_attributes(const AttributeReader& theirs, const std::strin
   return own;
 }
 
-Params mmcv_multi_level_roi_align(const AttributeReader& theirs, const std::string& op) {
+OwnAttributes mmcv_multi_level_roi_align(const AttributeReader& theirs, const std::string& op) {
   OwnAttributes own = pyramid_attributes(theirs, op);
   own.strings_given["mode"] = read_flag(theirs, op, "pool_mode", 1) ? "avg" : "max";
-  return own_params<MultiScaleRoiAlign>(own, op);
+  return own;
 }
 
-Params mmcv_multi_level_rotated_roi_align(const AttributeReader& theirs, const std::string& op) {
+OwnAttributes mmcv_multi_level_rotated_roi_align(const AttributeReader& theirs, const std::string& op) {
   OwnAttributes own = pyramid_attributes(theirs, op);
   own.integers_given["clockwise"] = read_flag(theirs, op, "clockwise", 0);
-  auto params = MultiScaleRoiAlignRotated::read_params(own, op);
-  params.at_least_one_cell = true;  // whatever `aligned` says
-  return std::make_shared<const MultiScaleRoiAlignRotated::Params>(params);
+  if (read_flag(theirs, op, "aligned", 1)) {
+    own.unsaid =
+        "with aligned=1 it moves boxes by half a cell and yet makes them at least one cell wide and high, which no "
+        "operator of ort_roialign does; it runs as it is in a session with the domain mmdeploy";
+  }
+  return own;
 }
-
-Params onnx_roi_align(const AttributeReader& theirs, const std::string& op) { return own_params<RoiAlign>(theirs, op); }
 
 // Before opset 16 there was no coordinate_transformation_mode: coordinates were as its "output_half_pixel" has them.
 class AttributesOfRoiAlign10 : public AttributeReader {
@@ -172,11 +153,7 @@ class AttributesOfRoiAlign10 : public AttributeReader {
   const AttributeReader& theirs_;
 };
 
-Params onnx_roi_align_10(const AttributeReader& theirs, const std::string& op) {
-  return own_params<RoiAlign>(AttributesOfRoiAlign10(theirs), op);
-}
-
-Params onnx_max_roi_pool(const AttributeReader& theirs, const std::string& op) {
+OwnAttributes onnx_max_roi_pool(const AttributeReader& theirs, const std::string& op) {
   const std::vector<int64_t> sides = theirs.integers("pooled_shape").value_or(std::vector<int64_t>{});
   if (sides.size() != 2) {
     throw InvalidArgument(
@@ -192,7 +169,7 @@ Params onnx_max_roi_pool(const AttributeReader& theirs, const std::string& op) {
     own.integers_given[kSides[side]] = sides[side];
   }
   read_scale(own, theirs, op);
-  return own_params<RoiPool>(own, op);
+  return own;
 }
 
 const OperatorEntry& own_operator(const std::string& name) {
@@ -200,21 +177,8 @@ const OperatorEntry& own_operator(const std::string& name) {
   return *std::find_if(entries.begin(), entries.end(), [&](const OperatorEntry& entry) { return entry.name == name; });
 }
 
-using ReadParams = Params (*)(const AttributeReader&, const std::string&);
-
-// An operator with the inputs of one of this library's.
-OperatorEntry same_inputs(const char* name, const char* own_name, ReadParams read_params, int first_version) {
-  OperatorEntry entry = own_operator(own_name);
-  entry.name = name;
-  entry.read_params = read_params;
-  entry.first_version = first_version;
-  return entry;
-}
-
 // An operator without batch_indices: the image's number stands in front of each row of rois.
-OperatorEntry image_in_rois(const char* name, const char* own_name, std::vector<const char*> attributes,
-                            ReadParams read_params, int first_version = 1) {
-  const OperatorEntry own = own_operator(own_name);
+OperatorEntry image_in_rois(const char* name, const OperatorEntry& own, std::vector<const char*> attributes) {
   const auto place_of = [&](const char* input) {
     const auto& inputs = own.schema.inputs;
     return static_cast<int>(std::find_if(inputs.begin(), inputs.end(),
@@ -225,13 +189,13 @@ OperatorEntry image_in_rois(const char* name, const char* own_name, std::vector<
   const int left_out = place_of("batch_indices");
   OperatorEntry entry = own;
   entry.name = name;
-  entry.first_version = first_version;
+  entry.own_name = own.name;
   entry.left_out_input = left_out;
+  entry.empty_is_absent = true;
   entry.schema.attributes = std::move(attributes);
   entry.schema.inputs.erase(entry.schema.inputs.begin() + left_out);
   const int columns = std::string(entry.schema.inputs[rois_place].shape) == "[num_rois, 4]" ? 5 : 6;
   entry.schema.inputs[rois_place].shape = columns == 5 ? "[num_rois, 5]" : "[num_rois, 6]";
-  entry.read_params = read_params;
   entry.output_shapes = [own, left_out](const void* params) {
     std::vector<ShapeRule> rules = own.output_shapes(params);
     for (ShapeRule& rule : rules) {
@@ -257,53 +221,105 @@ OperatorEntry image_in_rois(const char* name, const char* own_name, std::vector<
   return entry;
 }
 
+template <typename Op>
+OperatorEntry translated(const char* name, std::vector<const char*> attributes, ReadOwn own_attributes) {
+  OperatorEntry entry = image_in_rois(name, own_operator(Op::kName), std::move(attributes));
+  entry.own_attributes = own_attributes;
+  entry.read_params = [own_attributes](const AttributeReader& theirs, const std::string& op) {
+    return shared_params<Op>(Op::read_params(own_attributes(theirs, op), op));
+  };
+  return entry;
+}
+
+// On a pyramid the maps are as many as the strides, and an error must not speak of spatial_scales.
+template <typename Op>
+OperatorEntry translated_pyramid(const char* name, std::vector<const char*> attributes, ReadOwn own_attributes) {
+  OperatorEntry entry = translated<Op>(name, std::move(attributes), own_attributes);
+  entry.check_count = [](const std::string& op, const void* params, size_t num_inputs) {
+    const LevelParams& levels = static_cast<const typename Op::Params*>(params)->levels;
+    check_number_of_maps(op, levels, static_cast<int64_t>(num_inputs) - 1, kStrides);
+  };
+  entry.check_shapes = [check_count = entry.check_count, check_shapes = entry.check_shapes](
+                           const std::string& op, const void* params, const std::vector<Shape>& inputs) {
+    check_count(op, params, inputs.size());
+    check_shapes(op, params, inputs);
+  };
+  return entry;
+}
+
+OperatorEntry roi_align_rotated() {
+  return translated<RoiAlignRotated>(
+      "MMCVRoIAlignRotated",
+      {"output_height", "output_width", "spatial_scale", "sampling_ratio", "aligned", "clockwise"},
+      mmcv_roi_align_rotated);
+}
+
+OperatorEntry multi_level_rotated_roi_align() {
+  using Op = MultiScaleRoiAlignRotated;
+  OperatorEntry entry = translated_pyramid<Op>("MMCVMultiLevelRotatedRoiAlign",
+                                               {"output_height", "output_width", "clockwise", "sampling_ratio",
+                                                "roi_scale_factor", "finest_scale", kStrides, "aligned"},
+                                               mmcv_multi_level_rotated_roi_align);
+  entry.read_params = [](const AttributeReader& theirs, const std::string& op) {
+    Op::Params params = Op::read_params(mmcv_multi_level_rotated_roi_align(theirs, op), op);
+    params.at_least_one_cell = true;  // whatever `aligned` says
+    return shared_params<Op>(params);
+  };
+  return entry;
+}
+
 std::vector<OperatorEntry> mmcv_operators() {
-  return {image_in_rois("MMCVRoiAlign", RoiAlign::kName,
-                        {"output_height", "output_width", "spatial_scale", "sampling_ratio", "mode", "aligned"},
-                        mmcv_roi_align),
-          image_in_rois("PrRoIPool", PrRoiPool::kName, {"pooled_height", "pooled_width", "spatial_scale"},
-                        mmcv_pr_roi_pool),
-          image_in_rois("MMCVDeformRoIPool", DeformRoiPool::kName,
-                        {"output_height", "output_width", "spatial_scale", "sampling_ratio", "gamma"},
-                        mmcv_deform_roi_pool)};
+  return {translated<RoiAlign>("MMCVRoiAlign",
+                               {"output_height", "output_width", "spatial_scale", "sampling_ratio", "mode", "aligned"},
+                               mmcv_roi_align),
+          roi_align_rotated(),
+          translated<PrRoiPool>("PrRoIPool", {"pooled_height", "pooled_width", "spatial_scale"}, mmcv_pr_roi_pool),
+          translated<DeformRoiPool>("MMCVDeformRoIPool",
+                                    {"pooled_height", "pooled_width", "spatial_scale", "sampling_ratio", "gamma"},
+                                    mmcv_deform_roi_pool)};
 }
 
 std::vector<OperatorEntry> mmdeploy_operators() {
-  return {image_in_rois("MMCVRoIAlignRotated", RoiAlignRotated::kName,
-                        {"output_height", "output_width", "spatial_scale", "sampling_ratio", "aligned", "clockwise"},
-                        mmcv_roi_align_rotated),
-          image_in_rois("MMCVMultiLevelRoiAlign", MultiScaleRoiAlign::kName,
-                        {"output_height", "output_width", "pool_mode", "sampling_ratio", "roi_scale_factor",
-                         "finest_scale", "featmap_strides", "aligned"},
-                        mmcv_multi_level_roi_align),
-          image_in_rois("MMCVMultiLevelRotatedRoiAlign", MultiScaleRoiAlignRotated::kName,
-                        {"output_height", "output_width", "clockwise", "sampling_ratio", "roi_scale_factor",
-                         "finest_scale", "featmap_strides", "aligned"},
-                        mmcv_multi_level_rotated_roi_align)};
+  return {roi_align_rotated(),
+          translated_pyramid<MultiScaleRoiAlign>("MMCVMultiLevelRoiAlign",
+                                                 {"output_height", "output_width", "pool_mode", "sampling_ratio",
+                                                  "roi_scale_factor", "finest_scale", kStrides, "aligned"},
+                                                 mmcv_multi_level_roi_align),
+          multi_level_rotated_roi_align()};
 }
 
-// What onnxruntime's CPU provider lacks of the standard domain.
-std::vector<OperatorEntry> onnx_22_operators() {
-  return {same_inputs("RoiAlign", RoiAlign::kName, onnx_roi_align, 22),
-          image_in_rois("MaxRoiPool", RoiPool::kName, {"pooled_shape", "spatial_scale"}, onnx_max_roi_pool, 22)};
+// RoiAlign as ONNX has had it since opset 16: this library's attributes, too.
+OperatorEntry onnx_roi_align(int first_version) {
+  OperatorEntry entry = own_operator(RoiAlign::kName);
+  entry.first_version = first_version;
+  return entry;
 }
 
-// ONNX Runtime makes one operator of all that have a name: of RoiAlign, which means another thing from opset 16 on
-// where coordinate_transformation_mode is absent, a session can have but one.
-std::vector<OperatorEntry> all_onnx_operators(const OperatorEntry& roi_align) {
-  return {roi_align, image_in_rois("MaxRoiPool", RoiPool::kName, {"pooled_shape", "spatial_scale"}, onnx_max_roi_pool)};
+OperatorEntry onnx_roi_align_10() {
+  OperatorEntry entry = onnx_roi_align(10);
+  entry.read_params = [](const AttributeReader& theirs, const std::string& op) {
+    return shared_params<RoiAlign>(RoiAlign::read_params(AttributesOfRoiAlign10(theirs), op));
+  };
+  return entry;
+}
+
+OperatorEntry max_roi_pool(int first_version) {
+  OperatorEntry entry = translated<RoiPool>("MaxRoiPool", {"pooled_shape", "spatial_scale"}, onnx_max_roi_pool);
+  entry.first_version = first_version;
+  return entry;
 }
 
 }  // namespace
 
 const std::vector<ForeignDomain>& foreign_domains() {
-  // Never destroyed, as the entries of registry.h.
-  static const auto& domains = *new std::vector<ForeignDomain>{
-      {"onnx", "", onnx_22_operators()},
-      {"onnx-all", "", all_onnx_operators(same_inputs("RoiAlign", RoiAlign::kName, onnx_roi_align, 16))},
-      {"onnx-10", "", all_onnx_operators(same_inputs("RoiAlign", RoiAlign::kName, onnx_roi_align_10, 10))},
-      {"mmcv", "mmcv", mmcv_operators()},
-      {"mmdeploy", "mmdeploy", mmdeploy_operators()}};
+  // Never destroyed, as the entries of registry.h. ONNX Runtime's CPU provider lacks opset 22. It makes one operator of
+  // all that have a name: of RoiAlign, which means another thing from opset 16 on where coordinate_transformation_mode
+  // is absent, a session can have but one.
+  static const auto& domains = *new std::vector<ForeignDomain>{{"onnx", "", {onnx_roi_align(22), max_roi_pool(22)}},
+                                                               {"onnx-all", "", {onnx_roi_align(16), max_roi_pool(1)}},
+                                                               {"onnx-10", "", {onnx_roi_align_10(), max_roi_pool(1)}},
+                                                               {"mmcv", "mmcv", mmcv_operators()},
+                                                               {"mmdeploy", "mmdeploy", mmdeploy_operators()}};
   return domains;
 }
 

@@ -60,9 +60,9 @@ LevelParams read_level_params(const AttributeReader& attributes, const std::stri
   return levels;
 }
 
-void check_number_of_maps(const std::string& op, const LevelParams& levels, int64_t num_maps) {
+void check_number_of_maps(const std::string& op, const LevelParams& levels, int64_t num_maps, const char* attribute) {
   if (num_maps == levels.num_maps) return;
-  throw InvalidArgument(text(op, ": X must be as many maps as attribute spatial_scales has numbers, ", levels.num_maps,
+  throw InvalidArgument(text(op, ": X must be as many maps as attribute ", attribute, " has numbers, ", levels.num_maps,
                              "; got ", num_maps));
 }
 

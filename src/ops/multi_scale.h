@@ -25,8 +25,8 @@ struct LevelParams {
 LevelParams read_level_params(const AttributeReader& attributes, const std::string& op);
 std::vector<const char*> level_attributes();
 
-// Throws InvalidArgument where the maps are not as many as the attributes say.
-void check_number_of_maps(const std::string& op, const LevelParams& levels, int64_t num_maps);
+// Throws InvalidArgument where the maps are not as many as the numbers of the attribute that gave the levels.
+void check_number_of_maps(const std::string& op, const LevelParams& levels, int64_t num_maps, const char* attribute);
 
 template <typename Base>
 struct MultiScale : Base {
@@ -57,7 +57,7 @@ struct MultiScale : Base {
   }
 
   static void check_attributes(const std::string& op, const Params& params, int64_t num_maps) {
-    check_number_of_maps(op, params.levels, num_maps);
+    check_number_of_maps(op, params.levels, num_maps, "spatial_scales");
   }
 
   static Schema schema() {

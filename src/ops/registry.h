@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ops/kernel_table.h"
+#include "ops/own_attributes.h"
 #include "ops/schema.h"
 
 namespace ort_roialign {
@@ -35,8 +36,20 @@ struct OperatorEntry {
   // The operator is for this version of its domain and those after it.
   int first_version = 1;
 
+  // The rest is for operators of other domains.
+
   // Where kernels expect batch_indices, if the operator has none of them but images' numbers in rois; else -1.
   int left_out_input = -1;
+
+  // Whether an optional input without elements counts as left out.
+  bool empty_is_absent = false;
+
+  // The operator of this library that it is, and that one's attributes; empty and null where it has them itself.
+  std::string own_name;
+  std::function<OwnAttributes(const AttributeReader& theirs, const std::string& op)> own_attributes;
+
+  // Throws InvalidArgument where its inputs are not as many as its attributes say; null where these say nothing of it.
+  std::function<void(const std::string& op, const void* params, size_t num_inputs)> check_count;
 };
 
 // Throws InvalidArgument where the inputs' types do not go together.

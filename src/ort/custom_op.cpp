@@ -149,10 +149,15 @@ class Node {
     const Owned<OrtTensorTypeAndShapeInfo> owner(info, api.ReleaseTensorTypeAndShapeInfo);
     size_t rank = 0;
     check(api.GetDimensionsCount(info, &rank));
+    const InputSpec& spec = spec_of(op_.entry->schema.inputs, index);
     InputTensor tensor;
-    tensor.type = type_by_rule(spec_of(op_.entry->schema.inputs, index).type, op_.types);
+    tensor.type = type_by_rule(spec.type, op_.types);
     tensor.shape.resize(rank);
     check(api.GetDimensions(info, tensor.shape.data(), rank));
+    const bool is_empty = std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end();
+    if (is_empty && spec.presence == Presence::kOptional && op_.entry->empty_is_absent) {
+      return {nullptr, tensor.type, absent_shape()};
+    }
     void* data = nullptr;
     check(api.GetTensorMutableData(const_cast<OrtValue*>(value), &data));  // the call that every version has
     tensor.data = data;
@@ -290,6 +295,8 @@ CustomOp::CustomOp(const NegotiatedApi& runtime, const OperatorEntry& entry_, co
   GetVariadicOutputMinArity = least_variadic;
   GetVariadicOutputHomogeneity = variadic_is_homogeneous;
   GetStartVersion = first_version;
+  // An earlier end would not keep models of later opsets away: ONNX Runtime gives every opset from the start version on
+  // the schema of that version, and compares the end with that version only.
   GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
   InferOutputShapeFn = infer_output_shapes;
 }

@@ -12,11 +12,13 @@ from hand_made import POOLED_INPUTS, SCALE, Array, draw, model_of, own_nodes, ru
 from onnx import TensorProto, helper
 
 from ort_roialign.convert import convert_with_report
+from ort_roialign.convert._mmcv import RULES
 
 KERNEL = tolerances.KERNEL["float32"]
 SIZE = {"output_height": 2, "output_width": 3}
 SAMPLED = {**SIZE, "spatial_scale": SCALE, "sampling_ratio": 2}
 STRIDES = [4.0, 8.0, 16.0]
+POOLED = {"pooled_height": 2, "pooled_width": 3, "spatial_scale": SCALE}
 PYRAMID = {**SIZE, "sampling_ratio": 2, "featmap_strides": STRIDES}
 MAPS = {f"x{number}": (24 >> number, 32 >> number) for number in range(3)}
 
@@ -57,6 +59,7 @@ CASES: list[tuple[str, str, list[str], dict[str, Any], str]] = [
         {**SAMPLED, "aligned": 0},
         "RoiAlignRotated",
     ),
+    ("MMCVRoIAlignRotated", "mmcv", ["x", "rois"], {**SAMPLED, "aligned": 0}, "RoiAlignRotated"),
     (
         "MMCVRoIAlignRotated",
         "mmdeploy",
@@ -89,21 +92,21 @@ CASES: list[tuple[str, str, list[str], dict[str, Any], str]] = [
         "PrRoIPool",
         "mmcv",
         ["x", "rois"],
-        {"pooled_height": 2, "pooled_width": 3, "spatial_scale": SCALE},
+        POOLED,
         "PrRoiPool",
     ),
     (
         "MMCVDeformRoIPool",
         "mmcv",
         ["x", "rois", "offset"],
-        {**SIZE, "spatial_scale": SCALE, "sampling_ratio": 2.0, "gamma": 0.2},
+        {**POOLED, "sampling_ratio": 2.0, "gamma": 0.2},
         "DeformRoiPool",
     ),
     (
         "MMCVDeformRoIPool",
         "mmcv",
         ["x", "rois"],
-        {**SIZE, "spatial_scale": SCALE, "sampling_ratio": 0.0},
+        {**POOLED, "sampling_ratio": 0.0},
         "DeformRoiPool",
     ),
 ]
@@ -126,7 +129,7 @@ def test_every_operator(rng, operator, domain, inputs, attributes, own):
 
 
 def test_an_empty_offset_is_none(rng):
-    attributes = {**SIZE, "spatial_scale": SCALE, "sampling_ratio": 2.0}
+    attributes = {**POOLED, "sampling_ratio": 2.0}
     original = mmcv_model("MMCVDeformRoIPool", "mmcv", ["x", "rois", "nothing"], **attributes)
     converted, _ = convert_with_report(original)
     (node,) = own_nodes(converted)
@@ -135,8 +138,8 @@ def test_an_empty_offset_is_none(rng):
     without = mmcv_model("MMCVDeformRoIPool", "mmcv", ["x", "rois"], **attributes)
     feeds = draw_mmcv(rng, rotated=False)
     feeds = {name: feeds[name] for name in ("x", "rois")}
-    expected = run(without, feeds, domains=["mmcv"])[0]
-    np.testing.assert_allclose(run(converted, feeds)[0], expected, *KERNEL)
+    for expected in run(without, feeds, ["mmcv"]) + run(original, feeds, ["mmcv"]):
+        np.testing.assert_allclose(run(converted, feeds)[0], expected, *KERNEL)
 
 
 SMALL = np.array([[[[1, 2], [3, 4]]]], np.float32)
@@ -186,7 +189,9 @@ def test_numbers_of_mmcvs_own_tests(operator, domain, rois, attributes, expected
             "MMCVMultiLevelRotatedRoiAlign",
             "mmdeploy",
             {**PYRAMID, "aligned": 1},
-            "runs as it is in a session with domains=['mmdeploy']",
+            "with aligned=1 it moves boxes by half a cell and yet makes "
+            "them at least one cell wide and high, which no operator of ort_roialign does; it runs "
+            "as it is in a session with the domain mmdeploy",
         ),
         (
             "MMCVMultiLevelRoiAlign",
@@ -198,14 +203,49 @@ def test_numbers_of_mmcvs_own_tests(operator, domain, rois, attributes, expected
             "MMCVMultiLevelRoiAlign",
             "mmdeploy",
             {**PYRAMID, "featmap_strides": [4.0, 8.0]},
-            "one positive number for each of 3 maps",
+            "X must be as many maps as attribute featmap_strides has numbers, 2; got 3",
+        ),
+        (
+            "MMCVMultiLevelRoiAlign",
+            "mmdeploy",
+            {**PYRAMID, "featmap_strides": [4.0, 0.0, 8.0]},
+            "featmap_strides must be finite and greater than 0",
+        ),
+        (
+            "MMCVMultiLevelRoiAlign",
+            "mmdeploy",
+            SIZE,
+            "featmap_strides must have one number for each map",
+        ),
+        (
+            "MMCVMultiLevelRoiAlign",
+            "mmdeploy",
+            {**PYRAMID, "featmap_strides": [4, 8, 16]},
+            "attribute featmap_strides must be a list of floats; got one of type INTS",
         ),
         (
             "MMCVDeformRoIPool",
             "mmcv",
-            {**SIZE, "sampling_ratio": 1.5},
-            "sampling_ratio must be a whole number; got 1.5",
+            {**POOLED, "sampling_ratio": 1.5},
+            "sampling_ratio must be a whole number from 0 to 1.67772e+07; got 1.5",
         ),
+        (
+            "MMCVRoiAlign",
+            "mmcv",
+            {"output_height": "2"},
+            "MMCVRoiAlign: attribute output_height must be an integer; got a string",
+        ),
+        ("MMCVRoiAlign", "mmcv", {"output_width": 2.0}, "must be an integer; got a float"),
+        ("MMCVRoiAlign", "mmcv", {"mode": 1}, "mode must be a string; got an integer"),
+        ("MMCVRoiAlign", "mmcv", {"mode": "mean"}, 'mode must be "avg" or "max"; got "mean"'),
+        ("MMCVRoiAlign", "mmcv", {"aligned": [1, 2]}, "an integer; got one of type INTS"),
+        (
+            "MMCVRoIAlignRotated",
+            "mmcv",
+            {"spatial_scale": helper.make_tensor("t", TensorProto.FLOAT, [], [1.0])},
+            "spatial_scale must be a float; got one of type TENSOR",
+        ),
+        ("PrRoIPool", "mmcv", {"pooled_height": 0}, "pooled_height must be at least 1; got 0"),
     ],
 )
 def test_what_no_operator_does_is_left(operator, domain, attributes, reason):
@@ -216,3 +256,75 @@ def test_what_no_operator_does_is_left(operator, domain, attributes, reason):
     (left,) = report.left
     assert (left.node, left.operator) == ("pool", f"{domain}::{operator}")
     assert reason in left.reason
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs"),
+    [
+        ("MMCVRoiAlign", ["x"]),
+        ("MMCVRoiAlign", ["x", ""]),
+        ("MMCVRoiAlign", ["", "rois"]),
+        ("MMCVRoiAlign", ["x", "rois", "offset"]),
+        ("MMCVRoiAlign", []),
+        ("MMCVMultiLevelRoiAlign", ["", *MAP_NAMES]),
+        ("MMCVMultiLevelRoiAlign", ["rois", "x0", "", "x2"]),
+        ("MMCVMultiLevelRoiAlign", ["rois"]),
+        ("MMCVMultiLevelRoiAlign", []),
+    ],
+)
+def test_missing_inputs(operator, inputs):
+    pyramid = "Level" in operator
+    attributes = {**PYRAMID, "featmap_strides": STRIDES} if pyramid else SAMPLED
+    domain = "mmdeploy" if pyramid else "mmcv"
+    original = mmcv_model(operator, domain, inputs, **attributes)
+    converted, report = convert_with_report(original)
+    assert converted == original
+    (left,) = report.left
+    assert "it must have" in left.reason or "must be as many maps" in left.reason
+
+
+@pytest.mark.parametrize("name", ["output_height", "mode", "spatial_scale"])
+def test_attributes_of_a_functions_caller(name):
+    node = helper.make_node("MMCVRoiAlign", ["x", "rois"], ["y"], name="pool", domain="mmcv")
+    kind = {"output_height": "INT", "mode": "STRING", "spatial_scale": "FLOAT"}[name]
+    given = onnx.AttributeProto(name=name, ref_attr_name="set_outside")
+    given.type = onnx.AttributeProto.AttributeType.Value(kind)
+    node.attribute.append(given)
+    imports = [helper.make_opsetid("", 16), helper.make_opsetid("mmcv", 1)]
+    function = helper.make_function(
+        "mine", "Pool", ["x", "rois"], ["y"], [node], imports, attributes=["set_outside"]
+    )
+    call = helper.make_node("Pool", ["x", "rois"], ["y"], domain="mine")
+    shapes = {"x": POOLED_INPUTS["x"], "rois": (TensorProto.FLOAT, ("num_rois", 5))}
+    original = model_of([call], shapes, functions=[function])
+    converted, report = convert_with_report(original)
+    assert converted == original
+    (left,) = report.left
+    assert f"attribute {name} must be" in left.reason
+    assert left.reason.endswith("got one that the caller of a function sets")
+
+
+def test_unknown_attributes_do_not_count():
+    tensor = helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0])
+    original = mmcv_model("MMCVRoiAlign", "mmcv", ["x", "rois"], **SAMPLED, note=tensor)
+    converted, report = convert_with_report(original)
+    assert report.left == []
+    assert "note" not in [each.name for each in own_nodes(converted)[0].attribute]
+
+
+@pytest.mark.parametrize("scale", [0.1, 1 / 3, 1.0, 1e-30, 7e30, 16777217.0])
+def test_floats_are_kept_to_the_bit(scale):
+    given = {**POOLED, "spatial_scale": scale, "gamma": -scale}
+    converted, _ = convert_with_report(
+        mmcv_model("MMCVDeformRoIPool", "mmcv", ["x", "rois"], **given)
+    )
+    values = {each.name: each.f for each in own_nodes(converted)[0].attribute}
+    assert values["spatial_scale"] == np.float32(scale)
+    assert values["gamma"] == -np.float32(scale)
+
+
+def test_the_library_is_asked_which_operators_there_are():
+    assert ("mmcv", "MMCVRoiAlign") in RULES
+    assert ("mmdeploy", "MMCVMultiLevelRoiAlign") in RULES
+    assert ("mmcv", "MMCVBorderAlign") not in RULES
+    assert ("", "RoiAlign") not in RULES

@@ -233,7 +233,7 @@ def test_the_package_imports_without_ml_dtypes() -> None:
     [
         ({"output_height": 2**64 + 2}, "attribute output_height must be an integer of 64 bits"),
         ({"mode": "max\0zz"}, "RoiAlign: attribute mode must be text without NUL"),
-        ({"mode": 1}, "RoiAlign: attribute mode must be a string; got kind 0"),
+        ({"mode": 1}, "RoiAlign: attribute mode must be a string; got an integer"),
         ({"level": 1}, "RoiAlign: attributes must be among mode, output_height"),
     ],
 )
