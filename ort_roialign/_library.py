@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ort_roialign._opset import default_opset
 from ort_roialign.errors import (
     InvalidArgumentError,
     LibraryNotFoundError,
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
 _LIBRARY_NAME = "libort_roialign.so"
 LIBRARY_VARIABLE = "ORT_ROIALIGN_LIBRARY"
 OLDEST_ONNXRUNTIME = (1, 18)
+# The choice of domains whose RoiAlign is that of the opsets before this one.
+_OLD_ROI_ALIGN = "onnx-10"
+_NEW_ROI_ALIGN_SINCE = 16
 
 # The library sets this entry on a SessionOptions that has its operators.
 _REGISTERED_KEY = "ort_roialign.registered"
-# It reads this one: names, separated by commas, of further domains.
+# It reads this one: names, separated by commas, of further domains; and sets the other.
 _DOMAINS_KEY = "ort_roialign.domains"
+_REGISTERED_DOMAINS_KEY = "ort_roialign.registered_domains"
 
 
 def get_library_path() -> str:
@@ -129,17 +134,21 @@ def _ask_library(function: str) -> dict[str, Any]:
     return answer
 
 
-def register(session_options: onnxruntime.SessionOptions, domains: Iterable[str] = ()) -> None:
+def register(
+    session_options: onnxruntime.SessionOptions, domains: str | Iterable[str] = ()
+) -> None:
     """Gives the sessions made with these options the operators of the domain `ort_roialign`.
 
     A second call with the same options adds only further domains.
 
     Args:
         session_options: The options to change.
-        domains: What else the kernels stand in for: "onnx" for RoiAlign and MaxRoiPool of opset 22
-            and later, which onnxruntime's CPU provider lacks; "onnx-all" for RoiAlign of opset 16
-            and later and every MaxRoiPool, or "onnx-10" for these in models of opset 10 to 15;
-            "mmcv" and "mmdeploy" for the operators that these export.
+        domains: What else the kernels stand in for, a name or several: "onnx" for RoiAlign and
+            MaxRoiPool of opset 22 and later, which onnxruntime's CPU provider lacks; "onnx-all" for
+            RoiAlign of opset 16 and later and every MaxRoiPool, or "onnx-10" for these in models of
+            opset 10 to 15; "mmcv" and "mmdeploy" for the operators that these export. A session
+            with "onnx-10" must not be given a model of opset 16 or later: onnxruntime cannot tell
+            the library, whose RoiAlign would take its boxes half a cell off.
 
     Raises:
         InvalidArgumentError: An argument is of another type, a domain is unknown, or two of them
@@ -148,10 +157,13 @@ def register(session_options: onnxruntime.SessionOptions, domains: Iterable[str]
         OrtRoiAlignError: onnxruntime is older than 1.18.
     """
     _check_session_options("register", _require_onnxruntime(), session_options)
-    wanted = [domains] if isinstance(domains, str) else list(domains)
+    wanted = _domain_names("register", domains)
     if not wanted:
         if _entry(session_options, _REGISTERED_KEY) is None:
             session_options.register_custom_ops_library(get_library_path())
+        return
+    # onnxruntime warns of every entry that is set again.
+    if set(wanted) <= set((_entry(session_options, _REGISTERED_DOMAINS_KEY) or "").split(",")):
         return
     before = _entry(session_options, _DOMAINS_KEY) or ""
     asked = dict.fromkeys([*filter(None, before.split(",")), *wanted])
@@ -170,7 +182,7 @@ def InferenceSession(  # noqa: N802 - it stands for the class of that name
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
     session_options: onnxruntime.SessionOptions | None = None,
     *,
-    domains: Iterable[str] = (),
+    domains: str | Iterable[str] = (),
     **kwargs: Any,
 ) -> onnxruntime.InferenceSession:
     """Makes an `onnxruntime.InferenceSession` that knows the operators of `ort_roialign`.
@@ -180,12 +192,13 @@ def InferenceSession(  # noqa: N802 - it stands for the class of that name
         providers: Execution providers in order of preference. By default CUDA, where this
             onnxruntime has it, then the CPU.
         session_options: Options to use; they get the operators registered. By default fresh ones.
-        domains: Further domains, as `register` takes them.
+        domains: Further domains, as `register` takes them; but "onnx-10" with a model of opset 16
+            or later is an error here.
         **kwargs: Passed on to `onnxruntime.InferenceSession`.
 
     Raises:
-        InvalidArgumentError: Session options are of another type, or in another place; or as
-            `register`.
+        InvalidArgumentError: Session options are of another type, or in another place; the domains
+            are not for the model's opset; or as `register`.
         LibraryNotFoundError: As `get_library_path`.
         MissingDependencyError: onnxruntime is not installed.
         OrtRoiAlignError: onnxruntime is older than 1.18.
@@ -198,6 +211,8 @@ def InferenceSession(  # noqa: N802 - it stands for the class of that name
         )
     options = session_options if session_options is not None else ort.SessionOptions()
     _check_session_options("InferenceSession", ort, options)
+    domains = _domain_names("InferenceSession", domains)
+    _check_opset(model, domains)
     register(options, domains)
     if providers is None:
         preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -241,6 +256,29 @@ def _check_session_options(caller: str, ort: Any, session_options: object) -> No
         raise InvalidArgumentError(
             f"{caller}: session_options must be an onnxruntime.SessionOptions; "
             f"got {session_options!r}"
+        )
+
+
+def _domain_names(caller: str, domains: object) -> list[str]:
+    given = [domains] if isinstance(domains, str) else domains
+    names = list(given) if isinstance(given, Iterable) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise InvalidArgumentError(
+            f'{caller}: domains must be a name or several, such as ["mmcv", "mmdeploy"]; '
+            f"got {domains!r}"
+        )
+    return [name.strip() for each in names for name in each.split(",") if name.strip()]
+
+
+def _check_opset(model: object, domains: Iterable[str]) -> None:
+    """Checks what the library cannot: it is not told of a model's opset."""
+    if _OLD_ROI_ALIGN not in domains:
+        return
+    opset = default_opset(model)
+    if opset is not None and opset >= _NEW_ROI_ALIGN_SINCE:
+        raise InvalidArgumentError(
+            f'InferenceSession: domains must have "onnx-all" in place of "{_OLD_ROI_ALIGN}", which '
+            f"is for models of opset 10 to {_NEW_ROI_ALIGN_SINCE - 1}; got a model of opset {opset}"
         )
 
 

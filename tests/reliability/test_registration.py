@@ -7,54 +7,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from numpy.testing import assert_array_equal
-from plugin import make_model, random_inputs
+from registering import CPU, by_function, by_library, plain_session
 
 import ort_roialign
 from ort_roialign.errors import (
-    InvalidArgumentError,
     LibraryNotFoundError,
     MissingDependencyError,
     OrtRoiAlignError,
 )
-
-CPU = ["CPUExecutionProvider"]
-SIZE = {"output_height": 3, "output_width": 4}
-
-
-@pytest.fixture
-def inputs(rng: np.random.Generator) -> dict[str, Any]:
-    return random_inputs(rng, "float32", spatial_scale=1.0)
-
-
-@pytest.fixture
-def model(inputs: dict[str, Any]) -> onnx.ModelProto:
-    return make_model("RoiAlign", SIZE, {name: array.dtype for name, array in inputs.items()})
-
-
-@pytest.fixture
-def options() -> onnxruntime.SessionOptions:
-    fresh = onnxruntime.SessionOptions()
-    fresh.log_severity_level = 4  # failures are expected, and reach the test as exceptions
-    return fresh
-
-
-def plain_session(model: onnx.ModelProto, options: onnxruntime.SessionOptions) -> Any:
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=CPU)
-
-
-def by_function(options: onnxruntime.SessionOptions) -> None:
-    ort_roialign.register(options)
-
-
-def by_library(options: onnxruntime.SessionOptions) -> None:
-    options.register_custom_ops_library(ort_roialign.get_library_path())
 
 
 def test_without_the_library_the_operator_is_unknown(model, options):
@@ -148,137 +114,6 @@ def test_inference_session_prefers_cuda(monkeypatch, model, available, chosen):
 def test_inference_session_takes_providers_with_options(model, inputs):
     session = ort_roialign.InferenceSession(model, [("CPUExecutionProvider", {})])
     assert session.run(None, inputs)[0].shape == (8, 3, 3, 4)
-
-
-def models_of_other_domains() -> dict[str, onnx.ModelProto]:
-    """A model for each further domain that onnxruntime cannot run by itself."""
-    models = {}
-    for choice, operator, domain, opset, rois_columns, names in (
-        ("onnx", "RoiAlign", "", 22, 4, ["X", "rois", "batch_indices"]),
-        ("mmcv", "PrRoIPool", "mmcv", 16, 5, ["X", "rois"]),
-        ("mmdeploy", "MMCVRoIAlignRotated", "mmdeploy", 16, 6, ["X", "rois"]),
-    ):
-        shapes = [[None] * 4, [None, rois_columns], [None]]
-        types = [onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64]
-        values = [
-            onnx.helper.make_tensor_value_info(name, type_, shape)
-            for name, type_, shape in zip(names, types, shapes, strict=False)
-        ]
-        node = onnx.helper.make_node(operator, names, ["Y"], domain=domain)
-        output = onnx.helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, None)
-        imports = {"": opset, domain: opset if domain == "" else 1}
-        models[choice] = onnx.helper.make_model(
-            onnx.helper.make_graph([node], "graph", values, [output]),
-            opset_imports=[onnx.helper.make_opsetid(*each) for each in imports.items()],
-            ir_version=9,
-        )
-    return models
-
-
-def knows(options: onnxruntime.SessionOptions, choice: str) -> bool:
-    """Whether sessions of these options load the model of a further domain."""
-    try:
-        plain_session(models_of_other_domains()[choice], options)
-    except Exception:
-        return False
-    return True
-
-
-def known_domains(options: onnxruntime.SessionOptions) -> set[str]:
-    return {choice for choice in models_of_other_domains() if knows(options, choice)}
-
-
-def test_further_domains_are_registered_on_request_only(options):
-    ort_roialign.register(options)
-    assert known_domains(options) == set()
-
-
-@pytest.mark.parametrize(
-    ("domains", "known"),
-    [
-        ("onnx", {"onnx"}),
-        (["mmcv", "mmdeploy"], {"mmcv", "mmdeploy"}),
-        (("mmdeploy", "onnx-all", "mmcv", "mmcv"), {"onnx", "mmcv", "mmdeploy"}),
-    ],
-)
-def test_further_domains(model, options, inputs, domains, known):
-    for _ in range(2):
-        ort_roialign.register(options, domains=domains)
-        assert known_domains(options) == known
-    (y,) = plain_session(model, options).run(None, inputs)
-    assert y.shape == (8, 3, 3, 4)
-
-
-def test_further_domains_can_be_added_later(options):
-    ort_roialign.register(options)
-    ort_roialign.register(options, ["mmcv"])
-    assert known_domains(options) == {"mmcv"}
-    ort_roialign.register(options, ["onnx", "mmcv"])
-    ort_roialign.register(options)
-    assert known_domains(options) == {"onnx", "mmcv"}
-
-
-def test_inference_session_with_further_domains():
-    for choice, model in models_of_other_domains().items():
-        session = ort_roialign.InferenceSession(model, CPU, domains=[choice])
-        assert session.get_providers() == CPU
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "message"),
-    [
-        (
-            [],
-            ["onnx", "nix"],
-            "must be names among onnx, onnx-all, onnx-10, mmcv, mmdeploy, separated by commas; "
-            'got "nix"',
-        ),
-        (
-            [],
-            ["onnx", "onnx-all"],
-            "must have one of onnx and onnx-all, which replace the same operators; got both",
-        ),
-        (
-            ["onnx-10", "mmcv"],
-            ["onnx"],
-            "must have one of onnx-10 and onnx, which replace the same operators; got both",
-        ),
-    ],
-)
-def test_domains_that_cannot_be(options, first, second, message):
-    ort_roialign.register(options, first)
-    before = known_domains(options)
-    with pytest.raises(InvalidArgumentError) as raised:
-        ort_roialign.register(options, second)
-    text = str(raised.value)
-    assert text.startswith(f"register: domains cannot be {second}: ")
-    assert text.endswith(f"ort_roialign: session config entry ort_roialign.domains {message}")
-    # Nothing was registered on the way, and the options can still be used.
-    assert known_domains(options) == before
-    ort_roialign.register(options, ["mmdeploy"])
-    assert known_domains(options) == before | {"mmdeploy"}
-
-
-@pytest.mark.parametrize("way", [by_function, by_library])
-def test_domains_of_the_session_config(options, way):
-    options.add_session_config_entry("ort_roialign.domains", " mmcv , onnx")
-    way(options)
-    assert known_domains(options) == {"onnx", "mmcv"}
-
-
-@pytest.mark.parametrize("way", [by_function, by_library])
-def test_unknown_domains_of_the_session_config_are_refused(options, way):
-    options.add_session_config_entry("ort_roialign.domains", "onnx, caffe")
-    with pytest.raises(Exception, match="session config entry") as raised:
-        way(options)
-    assert str(raised.value).endswith('mmdeploy, separated by commas; got "caffe"')
-
-
-@pytest.mark.parametrize("empty", ["", " ", ","])
-def test_empty_domains_of_the_session_config_are_fine(model, options, inputs, empty):
-    options.add_session_config_entry("ort_roialign.domains", empty)
-    ort_roialign.register(options)
-    assert plain_session(model, options).run(None, inputs)[0].shape == (8, 3, 3, 4)
 
 
 def test_library_of_the_environment(monkeypatch, tmp_path, model, options, inputs):
