@@ -118,11 +118,20 @@ def _arrays(name: str, inputs: list[tuple[str, Any]]) -> list[Array | None]:
         if input_name in wanted and not hasattr(value, "dtype") and array.dtype.kind in _NUMBERS:
             array = array.astype(wanted[input_name], copy=False)
         if input_name in _INTEGERS and (array.dtype.kind in "iu" or not array.size):
-            array = array.astype(np.int64, copy=False)
+            array = _int64(name, input_name, array)
         _check_array(name, input_name, array)
         native = array.dtype.newbyteorder("=")
         arrays.append(np.require(array, native, ["C_CONTIGUOUS", "ALIGNED"]))
     return arrays
+
+
+def _int64(name: str, input_name: str, array: Array) -> Array:
+    largest = array.max() if array.dtype == np.uint64 and array.size else 0
+    if largest > np.iinfo(np.int64).max:
+        raise InvalidArgumentError(
+            f"{name}: {input_name} must be integers that int64 holds; got {largest}"
+        )
+    return array.astype(np.int64, copy=False)
 
 
 def _array(name: str, input_name: str, value: Any) -> Array:

@@ -88,9 +88,11 @@ def _stretch(
         The pixels, and weights [pixels, cells with the frame].
     """
     real = type(low_image)
-    with np.errstate(over="ignore", invalid="ignore"):
-        centre = (high_image + low_image) * real(0.5)
-        reach = (high_image - low_image) * real(0.5) * growth
+    # Halved before they meet, so that huge edges give no inf - inf.
+    low_half, high_half = low_image * real(0.5), high_image * real(0.5)
+    with np.errstate(over="ignore"):
+        centre = high_half + low_half
+        reach = (high_half - low_half) * growth
         edges = np.clip([centre - reach, centre + reach], -_MOST_PIXELS, _MOST_PIXELS)
     first, last = (int(edge) for edge in edges)  # cuts towards 0
     cells_per_pixel = real(framed) / real(max(last - first + 1, 1))

@@ -55,20 +55,32 @@ def paste_masks(
     Source:
         He et al., "Mask R-CNN", 2017, section 3; rounding as torchvision's.
     """
-    if len(image_size) != 2:
-        raise InvalidArgumentError(
-            f"paste_masks: image_size must be height and width; got {list(image_size)}"
-        )
+    sizes = _sizes(image_size)
     pasted: Tensor
     if _jit.is_tracing():
         # TorchScript keeps track of a size as long as it is a tensor.
-        sizes = [torch.as_tensor(size, dtype=torch.int64) for size in image_size]
+        tensors = [torch.as_tensor(size, dtype=torch.int64) for size in sizes]
         pasted = torch.ops.ort_roialign.paste_masks_traced(
-            masks, boxes, torch.stack(sizes), padding, threshold
+            masks, boxes, torch.stack(tensors), padding, threshold
         )
     else:
-        pasted = torch.ops.ort_roialign.paste_masks(masks, boxes, *image_size, padding, threshold)
+        pasted = torch.ops.ort_roialign.paste_masks(masks, boxes, *sizes, padding, threshold)
     return pasted
+
+
+def _sizes(image_size: object) -> list[Any]:
+    sizes = list(image_size) if isinstance(image_size, (Sequence, Tensor)) else []
+    if len(sizes) != 2 or not all(_is_whole(size) for size in sizes):
+        raise InvalidArgumentError(
+            f"paste_masks: image_size must be height and width, two integers; got {image_size!r}"
+        )
+    return sizes
+
+
+def _is_whole(size: object) -> bool:
+    if isinstance(size, Tensor):  # while a size is traced
+        return not (size.is_floating_point() or size.is_complex())
+    return isinstance(size, (int, torch.SymInt, np.integer, torch.fx.Proxy))
 
 
 def _attributes(padding: int, threshold: float | None) -> dict[str, Attribute]:

@@ -54,8 +54,9 @@ ORT_ROIALIGN_HD PastedAxis<Real> lay_pasted_axis(Real low_image, Real high_image
   const int32_t framed = cells + 2 * frame;
   const Real half = static_cast<Real>(0.5);
   const Real growth = static_cast<Real>(static_cast<double>(mask_width + 2 * frame) / mask_width);
-  const Real centre = (high_image + low_image) * half;
-  const Real reach = (high_image - low_image) * half * growth;
+  // Halved before they meet, so that huge edges give no inf - inf; other edges give the same bits either way.
+  const Real centre = high_image * half + low_image * half;
+  const Real reach = (high_image * half - low_image * half) * growth;
   // Further out there is no image; a conversion of more would overflow.
   const Real most = static_cast<Real>(int64_t{1} << 40);
   const auto whole = [&](Real edge) {

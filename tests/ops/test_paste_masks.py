@@ -162,6 +162,34 @@ def test_boxes_far_outside_and_turned_inside_out(device, rng):
     assert_allclose(y, reference.paste_masks(masks, boxes, SIZE), *tolerances.KERNEL["float32"])
 
 
+LARGEST = {"float32": 3.4e38, "float64": 1.7e308}
+
+
+@pytest.mark.parametrize("type_name", ["float32", "float64"])
+@pytest.mark.parametrize("cells", [1, 28])
+@pytest.mark.parametrize("padding", [0, 1, 2**10])
+def test_boxes_as_large_as_numbers_go(device, rng, type_name, cells, padding):
+    """The growth of a small mask takes the edges of these boxes beyond what the type holds."""
+    most = LARGEST[type_name]
+    edges = [-most, -0.3 * most, 0, 0.3 * most, most]
+    boxes = np.array([[a, b, c, d] for a in edges for c in edges for b, d in ((0, 50), (a, c))])
+    boxes = np.concatenate([boxes, boxes[:, [1, 0, 3, 2]]]).astype(ELEMENT_TYPES[type_name])
+    masks = rng.random((len(boxes), 1, cells, cells)).astype(boxes.dtype)
+    size = (7, 9)
+    expected = reference.paste_masks(masks, boxes, size, padding=padding)
+    assert np.isfinite(expected).all()
+    y = paste(device, masks, boxes, size, padding=padding)
+    assert_allclose(y, expected, *tolerances.KERNEL[type_name])
+
+
+def test_a_huge_box_beside_the_image_grows_over_it(device):
+    """Its edges are 1e38 and 3.4e38; a frame of 1 makes a mask of 1 cell three times as large."""
+    boxes = np.array([[1e38, 0, 3.4e38, 30]], np.float32)
+    y = paste(device, np.ones((1, 1, 1, 1), np.float32), boxes, (30, 40))
+    # The image lies between its edges, and far from both: where the cell has its centre.
+    assert_allclose(y[0, 0, 15], np.ones(40), *tolerances.KERNEL["float32"])
+
+
 @pytest.mark.parametrize("sizes", [(28, 28), (9, 31), (30, 7)])
 def test_equals_torchvision(device, rng, sizes):
     torch = pytest.importorskip("torch")
@@ -196,15 +224,21 @@ def test_bad_input(device, rng, change, text):
         paste(device, masks, boxes, change.get("size", SIZE), **attributes)
 
 
-def test_a_box_that_is_not_finite(device, rng):
-    masks, boxes = draw(rng, "float32")
-    boxes[2, 1] = np.nan
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("type_name", ["float32", "float64"])
+@pytest.mark.parametrize("attributes", [{}, {"threshold": 0.5}, {"threshold": -1.0}])
+def test_a_box_that_is_not_finite(device, rng, value, type_name, attributes):
+    masks, boxes = draw(rng, type_name)
+    boxes[2, 1] = value
+    message = r"PasteMasks: boxes\[2\] must have finite coord"
+    with pytest.raises(InvalidArgumentError, match=message):
+        reference.paste_masks(masks, boxes, SIZE, **attributes)
     if device.fails_on_bad_rois:
-        with pytest.raises(Exception, match=r"PasteMasks: boxes\[2\] must have finite coord"):
-            paste(device, masks, boxes, SIZE)
+        with pytest.raises(Exception, match=message):
+            paste(device, masks, boxes, SIZE, **attributes)
         return
-    y = paste(device, masks, boxes, SIZE)
-    assert np.isnan(y[2]).all()
+    y = paste(device, masks, boxes, SIZE, **attributes)
+    assert (y[2] == 0).all() if attributes else np.isnan(y[2]).all()
     assert np.isfinite(np.delete(y, 2, axis=0)).all()
 
 
@@ -233,6 +267,10 @@ def test_numpy_function(rng, type_name):
         ({"boxes": [[0, 1, 2, 3]]}, "boxes must have shape [num_masks, 4] = [6, 4]; got [1, 4]"),
         ({"image_size": (90.5, 3)}, "image_size must be of type int64; got float64"),
         ({"image_size": (90, 3, 1)}, "image_size must have shape [2], height and width; got [3]"),
+        (
+            {"image_size": np.array([2**64 - 5, 3], np.uint64)},
+            "image_size must be integers that int64 holds; got 18446744073709551611",
+        ),
         ({"image_size": (2**31, 1)}, "image_size must be height and width of 0 to 1073741824;"),
         ({"padding": 1.0}, "attribute padding must be an integer; got 1.0"),
         ({"threshold": "high"}, "attribute threshold must be a float; got 'high'"),

@@ -79,6 +79,24 @@ def test_compiled_for_any_size(rng: np.random.Generator) -> None:
         assert torch.equal(compiled(masks, boxes, size), paste_masks(masks, boxes, size))
 
 
+TWO_INTEGERS = "paste_masks: image_size must be height and width, two integers"
+
+
+@pytest.mark.parametrize(
+    "size", [[70, 90], torch.Size([70, 90]), np.array([70, 90]).tolist(), torch.tensor([70, 90])]
+)
+def test_ways_to_give_the_size(rng: np.random.Generator, size: Any) -> None:
+    masks, boxes = draw(rng)
+    assert torch.equal(paste_masks(masks, boxes, size), paste_masks(masks, boxes, (70, 90)))
+
+
+def test_a_size_with_a_fraction_is_not_cut_while_it_is_traced(rng: np.random.Generator) -> None:
+    masks, boxes = draw(rng)
+    trace: Any = torch.jit.trace
+    with pytest.raises(InvalidArgumentError, match="two integers"):
+        trace(lambda masks, boxes: paste_masks(masks, boxes, (2.5, 3)), (masks, boxes))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -94,7 +112,11 @@ def test_compiled_for_any_size(rng: np.random.Generator) -> None:
             "PasteMasks: boxes must be of type float32, as masks; got float64",
         ),
         ({"boxes": torch.full((12, 4), torch.inf)}, "PasteMasks: boxes[0] must have finite coord"),
-        ({"image_size": (70,)}, "paste_masks: image_size must be height and width; got [70]"),
+        ({"image_size": (70,)}, f"{TWO_INTEGERS}; got (70,)"),
+        ({"image_size": 5}, f"{TWO_INTEGERS}; got 5"),
+        ({"image_size": (2.5, 3)}, f"{TWO_INTEGERS}; got (2.5, 3)"),
+        ({"image_size": "ab"}, f"{TWO_INTEGERS}; got 'ab'"),
+        ({"image_size": torch.tensor([2.5, 3])}, f"{TWO_INTEGERS}; got tensor([2.5"),
         ({"image_size": (-1, 3)}, "PasteMasks: image_size must be height and width of 0 to "),
         ({"padding": -2}, "PasteMasks: attribute padding must be at least 0; got -2"),
         ({"threshold": torch.nan}, "PasteMasks: attribute threshold must be finite; got nan"),
