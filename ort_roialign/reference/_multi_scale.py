@@ -9,7 +9,6 @@ Letters: `N` images, `C` channels, `R` regions, `L` maps of `H_l W_l` cells, `PH
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ort_roialign.errors import InvalidArgumentError
+from ort_roialign.reference._fpn_level import LevelRule, level_of_scale
 from ort_roialign.reference._inputs import (
     Float64Array,
     Int64Array,
@@ -335,35 +335,9 @@ def _check_maps(
     return checked
 
 
-@dataclass(frozen=True)
-class _LevelRule:
-    """Which map a region is pooled from, by its size."""
-
-    canonical_scale: np.float32  # image pixels
-    canonical_level: np.float32
-    log_epsilon: np.float32
-    level_epsilon: np.float32
-    min_level: int  # of the first map
-    max_level: int
-
-    def map_number(self, width_image: np.float32, height_image: np.float32) -> int:
-        """The map for a region of this size."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            area = width_image * height_image
-            if not area > 0:
-                return 0
-            ratio = np.sqrt(area) / self.canonical_scale + self.log_epsilon
-            if not ratio > 0:  # a negative log_epsilon; the logarithm is not a number
-                return 0
-            # From float64, because libraries differ in the last bit of a float32 logarithm.
-            logarithm = np.float32(math.log2(float(ratio)))
-            level = np.floor(self.canonical_level + logarithm + self.level_epsilon)
-        return int(min(max(level, self.min_level), self.max_level)) - self.min_level
-
-
 def _check_level_rule(
     operator: str, attributes: _Attributes, spatial_scales: list[np.float32]
-) -> _LevelRule:
+) -> LevelRule:
     canonical_scale = check_finite(operator, "canonical_scale", attributes.canonical_scale)
     if canonical_scale <= 0:
         raise InvalidArgumentError(
@@ -371,13 +345,13 @@ def _check_level_rule(
             f"got {float(canonical_scale):g}"
         )
     check_integer(operator, "canonical_level", attributes.canonical_level, least=LEAST_LEVEL)
-    first, last = _level_of(spatial_scales[0]), _level_of(spatial_scales[-1])
+    first, last = level_of_scale(spatial_scales[0]), level_of_scale(spatial_scales[-1])
     min_level = first if attributes.min_level is None else attributes.min_level
     derived = min_level + last - first
     max_level = derived if attributes.max_level is None else attributes.max_level
     for name, level in (("min_level", min_level), ("max_level", max_level)):
         check_integer(operator, name, level, least=LEAST_LEVEL)
-    rule = _LevelRule(
+    rule = LevelRule(
         canonical_scale,
         np.float32(attributes.canonical_level),
         check_finite(operator, "log_epsilon", attributes.log_epsilon),
@@ -394,9 +368,3 @@ def _check_level_rule(
             + (finest_first if attributes.max_level is None else "")
         )
     return rule
-
-
-def _level_of(scale: np.float32) -> int:
-    """The level of a map's scale: 2 at a quarter of the image's size."""
-    logarithm = float(np.float32(-math.log2(scale)))
-    return int(math.copysign(math.floor(abs(logarithm) + 0.5), logarithm))
