@@ -130,6 +130,47 @@ def make_model(
     return helper.make_model(graph, opset_imports=domains, ir_version=9)
 
 
+def make_paste_masks_model(
+    masks: np.ndarray[Any, Any],
+    boxes: np.ndarray[Any, Any],
+    attributes: Mapping[str, Any],
+    output_type: int | None = None,
+) -> onnx.ModelProto:
+    """Makes a model of PasteMasks, which is no RoI operator; bfloat16 travels as float32.
+
+    Args:
+        masks: for their type and their number of axes; axis 0 is named "masks_0", and so on.
+        boxes: likewise.
+        attributes: of the node.
+        output_type: if given, declared in place of the right one.
+    """
+    nodes = []
+    names = []
+    inputs = []
+    for name, array in (("masks", masks), ("boxes", boxes)):
+        outer = np.dtype(np.float32) if array.dtype == BFLOAT16 else array.dtype
+        shape = [f"{name}_{axis}" for axis in range(array.ndim)]
+        inputs.append(helper.make_tensor_value_info(name, _ONNX_TYPES[outer], shape))
+        names.append(name if array.dtype == outer else f"{name}_bfloat16")
+        if array.dtype != outer:
+            nodes.append(helper.make_node("Cast", [name], [names[-1]], to=TensorProto.BFLOAT16))
+    inputs.append(helper.make_tensor_value_info("image_size", TensorProto.INT64, [2]))
+    inner = TensorProto.UINT8 if "threshold" in attributes else _ONNX_TYPES[masks.dtype]
+    outer_type = TensorProto.FLOAT if inner == TensorProto.BFLOAT16 else inner
+    pasted = "Y" if inner == outer_type else "Y_bfloat16"
+    nodes.append(
+        helper.make_node(
+            "PasteMasks", [*names, "image_size"], [pasted], domain="ort_roialign", **attributes
+        )
+    )
+    if pasted != "Y":
+        nodes.append(helper.make_node("Cast", [pasted], ["Y"], to=outer_type))
+    outputs = [helper.make_tensor_value_info("Y", output_type or outer_type, None)]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs)
+    domains = [helper.make_opsetid("", 18), helper.make_opsetid("ort_roialign", 1)]
+    return helper.make_model(graph, opset_imports=domains, ir_version=9)
+
+
 def make_session(
     model: onnx.ModelProto, device: Device, threads: int | None = None, domains: str = ""
 ) -> onnxruntime.InferenceSession:

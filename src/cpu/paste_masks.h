@@ -54,6 +54,7 @@ class MaskPaster {
    public:
     StretchedRows(const PasteProblem<T>& problem, int64_t mask, const PastedAxis<Real>& axis, Range64 columns)
         : problem_(problem), mask_(mask), cells_(axis.framed_cells) {
+      taps_.reserve(columns.size());
       for (int64_t x = columns.begin; x < columns.end; ++x) taps_.push_back(axis.tap(x));
       for (std::vector<Real>& values : values_) values.resize(taps_.size());
     }

@@ -5,24 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import tolerances
 from numpy.testing import assert_allclose, assert_array_equal
-from onnx import TensorProto, helper
-from plugin import BFLOAT16, ELEMENT_TYPES, Device, make_session
+from plugin import BFLOAT16, ELEMENT_TYPES, Device, make_paste_masks_model, make_session
 
 from ort_roialign import ops, reference
 from ort_roialign.errors import InvalidArgumentError
 
 Array = np.ndarray[Any, Any]
-_ONNX_TYPES = {
-    "float32": TensorProto.FLOAT,
-    "float64": TensorProto.DOUBLE,
-    "float16": TensorProto.FLOAT16,
-    "bfloat16": TensorProto.BFLOAT16,
-}
 
 
 def paste(
@@ -36,7 +28,9 @@ def paste(
     **attributes: Any,
 ) -> Array:
     """Run the operator twice, the second time into poisoned memory; bfloat16 comes as float32."""
-    session = make_session(model_of(masks, boxes, output_type, attributes), device, threads)
+    session = make_session(
+        make_paste_masks_model(masks, boxes, attributes, output_type), device, threads
+    )
     feeds = {"masks": masks, "boxes": boxes, "image_size": np.array(image_size, np.int64)}
     feeds = {
         name: each.astype(np.float32) if each.dtype == BFLOAT16 else each
@@ -52,37 +46,6 @@ def paste(
     session.run_with_iobinding(binding)
     assert_array_equal(again, pasted)
     return pasted
-
-
-def model_of(
-    masks: Array, boxes: Array, output_type: int | None, attributes: dict[str, Any]
-) -> onnx.ModelProto:
-    """Make a model of one node."""
-    nodes = []
-    names = []
-    inputs = []
-    for name, array in (("masks", masks), ("boxes", boxes)):
-        is_bfloat16 = array.dtype == BFLOAT16
-        outer = TensorProto.FLOAT if is_bfloat16 else _ONNX_TYPES[array.dtype.name]
-        inputs.append(helper.make_tensor_value_info(name, outer, None))
-        names.append(f"{name}_bfloat16" if is_bfloat16 else name)
-        if is_bfloat16:
-            nodes.append(helper.make_node("Cast", [name], [names[-1]], to=TensorProto.BFLOAT16))
-    inputs.append(helper.make_tensor_value_info("image_size", TensorProto.INT64, [2]))
-    inner = TensorProto.UINT8 if "threshold" in attributes else _ONNX_TYPES[masks.dtype.name]
-    outer = TensorProto.FLOAT if inner == TensorProto.BFLOAT16 else inner
-    pasted = "Y_bfloat16" if inner == TensorProto.BFLOAT16 else "Y"
-    nodes.append(
-        helper.make_node(
-            "PasteMasks", [*names, "image_size"], [pasted], domain="ort_roialign", **attributes
-        )
-    )
-    if pasted != "Y":
-        nodes.append(helper.make_node("Cast", [pasted], ["Y"], to=TensorProto.FLOAT))
-    outputs = [helper.make_tensor_value_info("Y", output_type or outer, None)]
-    graph = helper.make_graph(nodes, "graph", inputs, outputs)
-    domains = [helper.make_opsetid("", 18), helper.make_opsetid("ort_roialign", 1)]
-    return helper.make_model(graph, opset_imports=domains, ir_version=9)
 
 
 def draw(
