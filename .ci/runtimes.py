@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Container
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,30 +33,31 @@ CASES = {
     "PrRoiPoolGrad": ("PrRoiPoolGrad", ATTRIBUTES),
     "DeformRoiPool": ("DeformRoiPool", ATTRIBUTES),
     "DeformRoiPoolGrad": ("DeformRoiPoolGrad", ATTRIBUTES),
+    "PasteMasks": ("PasteMasks", {"padding": 2}),
+    "PasteMasks_threshold": ("PasteMasks", {"threshold": 0.5}),
 }
+PASTE_MASKS_INPUTS = ("masks", "boxes", "image_size")
+# For RoI operators, and for PasteMasks.
+BAD_INPUTS = (
+    ("batch_indices", 7, "batch_indices[0] must be in [0, 2)"),
+    ("image_size", -1, "image_size must be height and width of 0 to 1073741824; got [-1, -1]"),
+)
 BAD_ATTRIBUTE = ("RoiAlign", {"mode": "median"})
 
 
 def prepare(directory: Path) -> None:
     """Writes `<case>.onnx` and `<case>.npz` with inputs and NumPy's results."""
     import onnx
-    from plugin import INPUTS, OUTPUTS, make_model
+    from plugin import INPUTS, OUTPUTS, make_model, make_paste_masks_model
 
     import ort_roialign
 
     directory.mkdir(parents=True)
-    rng = np.random.default_rng(20)
-    values = {
-        "X": rng.standard_normal((2, 20, 30, 40), dtype=np.float32),
-        "rois": np.sort(rng.uniform(-20, 330, (50, 2, 2)), axis=1).reshape(50, 4).astype("f4"),
-        "batch_indices": rng.integers(0, 2, 50),
-        "dY": rng.standard_normal((50, 20, 7, 5), dtype=np.float32),
-        "offset": rng.standard_normal((50, 2, 7, 5), dtype=np.float32),
-    }
-    for number, size in enumerate(((30, 40), (15, 20), (8, 10))):
-        values[f"X{number}"] = rng.standard_normal((2, 20, *size), dtype=np.float32)
+    values = draw()
     for case, (operator, attributes) in CASES.items():
-        inputs = {name: values[name] for name in INPUTS[operator]}
+        pastes = operator == "PasteMasks"
+        names = PASTE_MASKS_INPUTS if pastes else INPUTS[operator]
+        inputs = {name: values[name] for name in names}
         function = getattr(ort_roialign.reference, re.sub(r"\B([A-Z])", r"_\1", operator).lower())
         results = function(*inputs.values(), **attributes)
         results = results if isinstance(results, (tuple, list)) else (results,)
@@ -63,14 +65,36 @@ def prepare(directory: Path) -> None:
         shapes = {
             name: [f"{name}_{axis}" for axis in range(value.ndim)] for name, value in inputs.items()
         }
-        onnx.save(make_model(operator, attributes, types, shapes), directory / f"{case}.onnx")
-        expected = {
-            f"expected_{name}": r for name, r in zip(OUTPUTS[operator], results, strict=True)
-        }
+        model = (
+            make_paste_masks_model(inputs["masks"], inputs["boxes"], attributes)
+            if pastes
+            else make_model(operator, attributes, types, shapes)
+        )
+        onnx.save(model, directory / f"{case}.onnx")
+        outputs = ("Y",) if pastes else OUTPUTS[operator]
+        expected = {f"expected_{name}": r for name, r in zip(outputs, results, strict=True)}
         np.savez(directory / f"{case}.npz", **inputs, **expected)
     operator, attributes = BAD_ATTRIBUTE
     types = {name: values[name].dtype for name in INPUTS[operator]}
     onnx.save(make_model(operator, attributes, types), directory / "bad_attribute.onnx")
+
+
+def draw() -> dict[str, Any]:
+    """Draws every input that a case may have."""
+    rng = np.random.default_rng(20)
+    values: dict[str, Any] = {
+        "X": rng.standard_normal((2, 20, 30, 40), dtype=np.float32),
+        "rois": np.sort(rng.uniform(-20, 330, (50, 2, 2)), axis=1).reshape(50, 4).astype("f4"),
+        "batch_indices": rng.integers(0, 2, 50),
+        "dY": rng.standard_normal((50, 20, 7, 5), dtype=np.float32),
+        "offset": rng.standard_normal((50, 2, 7, 5), dtype=np.float32),
+        "masks": rng.random((9, 1, 14, 14), dtype=np.float32),
+        "boxes": np.sort(rng.uniform(-9, 70, (9, 2, 2)), axis=1).reshape(9, 4).astype("f4"),
+        "image_size": np.array([48, 61]),
+    }
+    for number, size in enumerate(((30, 40), (15, 20), (8, 10))):
+        values[f"X{number}"] = rng.standard_normal((2, 20, *size), dtype=np.float32)
+    return values
 
 
 def run(directory: Path, library: str) -> None:
@@ -85,14 +109,19 @@ def run(directory: Path, library: str) -> None:
     for case in CASES:
         values = dict(np.load(directory / f"{case}.npz"))
         path = str(directory / f"{case}.onnx")
+        if case == "PasteMasks_threshold" and onnxruntime.__version__.startswith("1.18."):
+            # It takes an output's type from the inputs' alone.
+            expect_error("tensor(uint8)", onnxruntime.InferenceSession, path, options, providers)
+            continue
         session = onnxruntime.InferenceSession(path, options, providers=providers)
         feeds = {item.name: values[item.name] for item in session.get_inputs()}
         for output, result in zip(session.get_outputs(), session.run(None, feeds), strict=True):
             expected = values[f"expected_{output.name}"]
             np.testing.assert_allclose(result, expected, *tolerances.GRADIENT["float32"])
+            assert (result.dtype == np.uint8) == (expected.dtype == np.uint8), result.dtype
             assert output.shape[1] == second_axis(output.name, feeds), output.shape
-        bad_feeds = {**feeds, "batch_indices": feeds["batch_indices"] + 7}
-        expect_error("batch_indices[0] must be in [0, 2)", session.run, None, bad_feeds)
+        name, bad, message = BAD_INPUTS["masks" in feeds]
+        expect_error(message, session.run, None, {**feeds, name: np.full_like(feeds[name], bad)})
     bad = str(directory / "bad_attribute.onnx")
     expect_error(
         'attribute mode must be "avg" or "max"; got "median"',
@@ -104,6 +133,8 @@ def run(directory: Path, library: str) -> None:
 
 def second_axis(output: str, inputs: Container[str]) -> str | int:
     """The name of an output's second axis: that of the maps, or of what it is the gradient of."""
+    if "masks" in inputs:
+        return 1
     like = output[1:] if output.startswith("d") else "X" if "X" in inputs else "X0"
     return 2 if like == "offset" else f"{like}_1"
 
