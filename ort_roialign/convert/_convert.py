@@ -185,7 +185,7 @@ def _convert_operator(scope: _Scope, node: ir.Node) -> None:
         if node.domain in STANDARD_DOMAINS and node.op_type in _STANDARD:
             warnings = _STANDARD[node.op_type](node, scope.default_opset, scope.fold_shift)
             scope.warnings[node] = warnings
-        elif (node.domain, node.op_type) in _mmcv.RULES:
+        elif _mmcv.is_mmcv(node):
             _mmcv.convert_mmcv(node)
         else:
             return

@@ -7,7 +7,6 @@ front.
 from __future__ import annotations
 
 import functools
-from collections.abc import Container
 
 import onnx_ir as ir
 
@@ -25,14 +24,9 @@ from ort_roialign.convert._graph import (
 from ort_roialign.errors import InvalidArgumentError
 
 
-class _Rules(Container[object]):
-    """(domain, operator) of all that can be converted here; the library is asked when needed."""
-
-    def __contains__(self, operator: object) -> bool:
-        return operator in _foreign_operators()
-
-
-RULES = _Rules()
+def is_mmcv(node: ir.Node) -> bool:
+    """Whether a node is one of the operators of mmcv or mmdeploy that the library knows."""
+    return (node.domain, node.op_type) in _foreign_operators()
 
 
 @functools.cache
