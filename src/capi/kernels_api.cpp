@@ -25,7 +25,8 @@ enum AttributeKind { kInteger = 0, kReal = 1, kText = 2, kReals = 3, kOther = 4 
 
 std::string kind_of(const OrtRoiAlignAttribute& attribute) {
   constexpr const char* kKinds[] = {"an integer", "a float", "a string", "a list of floats"};
-  return attribute.kind >= kInteger && attribute.kind < kOther ? kKinds[attribute.kind] : attribute.text;
+  if (attribute.kind >= kInteger && attribute.kind < kOther) return kKinds[attribute.kind];
+  return attribute.text != nullptr ? attribute.text : text("kind ", attribute.kind);
 }
 
 class CallAttributes : public AttributeReader {

@@ -48,6 +48,7 @@ def test_exports_its_c_functions_and_no_more():
         "ort_roialign_cpu_state",
         "ort_roialign_infer",
         "ort_roialign_run",
+        "ort_roialign_translate",
     ]
 
 
