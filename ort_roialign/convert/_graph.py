@@ -138,7 +138,10 @@ def check_inputs(node: ir.Node, least: int, most: int | None = None) -> None:
     """
     given = sum(value is not None for value in node.inputs[:least])
     if given < least or len(node.inputs) > (most or least):
-        raise NotConvertibleError(f"it must have {least} inputs; got {len(node.inputs)}")
+        number = str(least) if most in (None, least) else f"{least} to {most}"
+        raise NotConvertibleError(
+            f"it must have {number} inputs; got {[each and each.name for each in node.inputs]}"
+        )
 
 
 def used_elsewhere(values: Iterable[ir.Value], nodes: set[ir.Node]) -> ir.Value | None:
