@@ -38,6 +38,7 @@ _SEED = 20170320
 # Numbers of masks, and images as large as detectors take them, where the model says none.
 _RUNS = ((9, (37, 45)), (1, (13, 1500)), (300, (1500, 11)))
 _MASK_SIDES = (28, 21)
+_MASK_AXES = 4
 # What the loop does beside moving: it clamps boxes to the image, and resamples what lies inside.
 _STEPS_INSIDE = ("ReduceMax", "ReduceMin", "Resize", "Slice")
 # The exported Resize rounds a pixel's place in a mask otherwise: 1e-5 cells between values 0 to 1.
@@ -116,6 +117,9 @@ def _framed_masks(loop: ir.Node) -> tuple[ir.Value, ir.Value]:
     pads = [node for value in inputs_of(loop) if (node := producer(value, "Pad")) is not None]
     if len(pads) != 1 or pads[0].inputs[0] is None:
         raise NotConvertibleError("a loop over masks must read masks framed by one Pad")
+    shape = pads[0].inputs[0].shape
+    if shape is not None and len(shape) != _MASK_AXES:
+        raise NotConvertibleError(f"masks must have shape [R, 1, M, M]; got {shape}")
     return pads[0].inputs[0], pads[0].outputs[0]
 
 
