@@ -42,6 +42,10 @@ class _Boxes(NamedTuple):
             # torch.export checks how large numbers derived from this one can be; without a bound
             # it writes a check that ONNX has no integers for.
             torch._check(rows.shape[0] <= _MOST_BOXES)
+            if torch.compiler.is_exporting():
+                # Batch normalization in a head asks whether there is any box. The file is the same
+                # whatever the answer, and runs without boxes too.
+                torch._check(rows.shape[0] > 0)
         return _Boxes(*(each[rows] for each in self))
 
     def rows(self) -> Tensor:

@@ -95,8 +95,17 @@ def tiny_faster_rcnn() -> torch.nn.Module:
 
 
 def tiny_mask_rcnn() -> torch.nn.Module:
+    """Return a Mask R-CNN with batch norm in its heads, as torchvision's `v2` has."""
+    torch.manual_seed(20)
     pool = MultiScaleRoIAlign(["0", "1"], output_size=4, sampling_ratio=0)
-    model = detection.MaskRCNN(TwoLevelBackbone(), mask_roi_pool=pool, **_options())
+    norm = torch.nn.BatchNorm2d
+    model = detection.MaskRCNN(
+        TwoLevelBackbone(),
+        box_head=detection.faster_rcnn.FastRCNNConvFCHead((8, 7, 7), [8], [1024], norm),
+        mask_head=detection.mask_rcnn.MaskRCNNHeads(8, [256], 1, norm),
+        mask_roi_pool=pool,
+        **_options(),
+    )
     return _with_clear_scores(model, 30)
 
 
