@@ -96,7 +96,6 @@ def tiny_faster_rcnn() -> torch.nn.Module:
 
 def tiny_mask_rcnn() -> torch.nn.Module:
     """Return a Mask R-CNN with batch norm in its heads, as torchvision's `v2` has."""
-    torch.manual_seed(20)
     pool = MultiScaleRoIAlign(["0", "1"], output_size=4, sampling_ratio=0)
     norm = torch.nn.BatchNorm2d
     model = detection.MaskRCNN(
