@@ -139,9 +139,9 @@ def slices_of(node: ir.Node) -> list[tuple[int, int, int, int]] | None:
 def limits_rows(node: ir.Node) -> bool:
     """Whether a Slice may keep less than all of many rows.
 
-    It may not where its end is the axis' end or so near to the start that any run shows it.
+    It may not where its ends are those of the axis, or so near to its start that any run shows it.
     """
     ranges = slices_of(node)
     return ranges is None or any(
-        not (end <= _FEW or end >= _END_OF_AXIS) for _, _, end, _ in ranges
+        start < -_FEW or _FEW < abs(end) < _END_OF_AXIS for _, start, end, _ in ranges
     )

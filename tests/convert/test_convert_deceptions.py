@@ -63,6 +63,7 @@ BOXES = "/pool/Concat_output_0"  # of all images, without their images' numbers
 ROOT = "/pool/Div_output_0"  # sqrt(area) / 224
 INDEX = "/pool/Squeeze_output_0"  # of the first map's boxes
 SLICE = (np.array([0]), np.array([1000]), np.array([0]))
+LAST = (np.array([-1000]), np.array([2**62]), np.array([0]))
 CHANGES: dict[str, tuple[Change, str]] = {
     "zeros of 100 rows": (zeros_of_a_fixed_number_of_rows, "as many rows as there are boxes"),
     "zeros of 5000 rows and more": (inserts(ROWS, "Max", np.array(5000)), "may change the values"),
@@ -70,6 +71,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "clipped boxes": (inserts(BOXES, "Clip", np.float32(-1e5), np.float32(1e5)), "may change"),
     "positive boxes": (inserts(BOXES, "Relu"), "may change the values"),
     "the first 1000 of a level": (inserts(INDEX, "Slice", *SLICE), "may change the values"),
+    "the last 1000 of a level": (inserts(INDEX, "Slice", *LAST), "may change the values"),
     "less in the logarithm": (inserts(ROOT, "Add", np.float32(-1e-6)), "add 0 or more"),
     "not a number in the logarithm": (inserts(ROOT, "Add", np.float32("nan")), "add 0 or more"),
     "an endless canonical scale": (changes("Div", 0, 1, np.inf), "a finite number above 0"),
