@@ -64,8 +64,8 @@ def export(
             detector's results ("boxes", or "boxes_0" and so on). Names and free sizes that are
             given go before these.
         path: the file to write; weights go into `<name>.data` beside it if they exceed 2 GB.
-        opset_version: default-domain opset; at least 18 with `dynamo`, 16 without. 18 is what both
-            exporters support without a conversion.
+        opset_version: default-domain opset; at least 18 with `dynamo`, 16 without, and at most what
+            the exporter writes. 18 is what both exporters support without a conversion.
         dynamo: whether to use the torch.export-based exporter, else the TorchScript one.
         fallback: whether to add functions so that the file also runs without the plugin.
         input_names: names of the graph's inputs, in order.
@@ -82,9 +82,9 @@ def export(
 
     Raises:
         InvalidArgumentError: if an argument does not go with the chosen exporter.
-        ExportError: if the exporter fails, its own error being the cause; if its file does not pass
-            `onnx.checker`; or if `fallback` and there can be no functions for it, see
-            `add_fallback`.
+        ExportError: if the exporter fails, its own error being the cause; if its file is of another
+            opset or does not pass `onnx.checker`; or if `fallback` and there can be no functions
+            for it, see `add_fallback`.
     """
     path = Path(path)
     _check_arguments(opset_version, dynamo, dynamic_shapes, dynamic_axes)
@@ -92,6 +92,7 @@ def export(
         raise InvalidArgumentError(
             f"export: path must lie in a directory that exists; got {str(path)!r}"
         )
+    name = type(module).__name__  # of what the caller knows
     defaults: Mapping[str, Any] = {}
     if takes_images(module, args):
         module, args, defaults = detector_call(module, args, dynamo=dynamo, input_names=input_names)
@@ -116,8 +117,8 @@ def export(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         unfinished = Path(folder) / path.name
         with kept_modes(module), prepare(module):
-            _run_exporter(module, args, unfinished, options)
-        _finish(unfinished, fallback)
+            _run_exporter(module, args, unfinished, options, name)
+        _finish(unfinished, fallback, opset_version)
         # The file itself last: what is there under its name always has its weights beside it.
         for file in sorted(Path(folder).iterdir(), key=unfinished.__eq__):
             file.replace(path.parent / file.name)
@@ -148,7 +149,11 @@ def _check_arguments(
 
 
 def _run_exporter(
-    module: torch.nn.Module, args: tuple[Any, ...], path: Path, options: Mapping[str, Any]
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    path: Path,
+    options: Mapping[str, Any],
+    name: str,
 ) -> None:
     """Run PyTorch's exporter with this package's translations, leaving no trace of them."""
     dynamo = options["dynamo"]
@@ -169,8 +174,7 @@ def _run_exporter(
         # Exporters raise errors of many unrelated types, from torch, onnx and onnxscript.
         except Exception as error:
             raise ExportError(
-                f"export: {type(module).__name__} could not be exported with dynamo={dynamo}: "
-                f"{_reason(error)}"
+                f"export: {name} could not be exported with dynamo={dynamo}: {_reason(error)}"
             ) from error
 
 
@@ -200,9 +204,16 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line}"
 
 
-def _finish(path: Path, fallback: bool) -> None:
+def _finish(path: Path, fallback: bool, opset_version: int) -> None:
     """Add what the exporter leaves out, and check the file; external weights stay untouched."""
     model = onnx.load(path, load_external_data=False)
+    written = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
+    if written not in ([], [opset_version]):
+        # The dynamo exporter only warns where it cannot convert a file to another opset.
+        raise ExportError(
+            f"export: opset_version must be one that the exporter can write this module in; got "
+            f"{opset_version}, and it wrote {written[0]}"
+        )
     ensure_domain_import(model)
     add_keypoints_function(model)
     if fallback:

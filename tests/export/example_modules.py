@@ -117,6 +117,17 @@ def tiny_keypoint_rcnn() -> torch.nn.Module:
     return _with_clear_scores(model, 30)
 
 
+def tiny_mask_and_keypoint_rcnn() -> torch.nn.Module:
+    """Return a detector with all the heads that torchvision knows, to be exported once for all."""
+    model, other = tiny_mask_rcnn(), tiny_keypoint_rcnn()
+    for part in ("keypoint_head", "keypoint_predictor"):
+        setattr(model.roi_heads, part, getattr(other.roi_heads, part))
+    # Unlike the masks' pooler: exporters make one node of two that are alike.
+    pool = MultiScaleRoIAlign(["0", "1"], output_size=5, sampling_ratio=1)
+    model.roi_heads.keypoint_roi_pool = pool
+    return model
+
+
 def mobilenet_faster_rcnn(image: torch.Tensor) -> torch.nn.Module:
     """Return torchvision's smallest Faster R-CNN, with batch norm fitted to an image.
 

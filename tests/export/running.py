@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,19 +33,40 @@ def run_on_kernels(model: Path | onnx.ModelProto, *inputs: Array) -> dict[str, A
 
     One function stays, which no kernel stands for.
     """
+    return run_session(_session(_session_on_kernels, model), *inputs)
+
+
+def run_without_plugin(model: Path | onnx.ModelProto, *inputs: Array) -> dict[str, Array]:
+    return run_session(_session(_session_without_plugin, model), *inputs)
+
+
+Start = Callable[[Path | onnx.ModelProto], onnxruntime.InferenceSession]
+
+
+def _session(start: Start, model: Path | onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Start a session; a file that is as it was keeps its own, which costs more than a run."""
+    if isinstance(model, Path):
+        return _kept_session(start, model, model.stat().st_mtime_ns)
+    return start(model)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_session(start: Start, path: Path, _written: int) -> onnxruntime.InferenceSession:
+    return start(path)
+
+
+def _session_on_kernels(model: Path | onnx.ModelProto) -> onnxruntime.InferenceSession:
     proto = onnx.load(model) if isinstance(model, Path) else model
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     del bare.functions[:]
     bare.functions.extend(each for each in proto.functions if each.name == "HeatmapsToKeypoints")
-    providers = ["CPUExecutionProvider"]
-    return run_session(ort_roialign.InferenceSession(bare, providers), *inputs)
+    return ort_roialign.InferenceSession(bare, ["CPUExecutionProvider"])
 
 
-def run_without_plugin(model: Path | onnx.ModelProto, *inputs: Array) -> dict[str, Array]:
+def _session_without_plugin(model: Path | onnx.ModelProto) -> onnxruntime.InferenceSession:
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    providers = ["CPUExecutionProvider"]
-    return run_session(onnxruntime.InferenceSession(source, providers=providers), *inputs)
+    return onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
 
 
 RUNS: dict[str, Run] = {"kernels": run_on_kernels, "without_plugin": run_without_plugin}

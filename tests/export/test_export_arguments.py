@@ -43,6 +43,13 @@ def test_options_that_do_not_fit(
         export(MODULE, example, tmp_path / "model.onnx", **options)
 
 
+def test_an_opset_that_the_exporter_cannot_write(tmp_path: Path, example: Any) -> None:
+    # The dynamo exporter only warns, and writes what it has.
+    with pytest.raises(ExportError, match="can write this module in; got 99, and it wrote 18"):
+        export(MODULE, example, tmp_path / "model.onnx", opset_version=99, verbose=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_folder_must_exist(tmp_path: Path, example: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="directory that exists"):
         export(MODULE, example, tmp_path / "missing" / "model.onnx")

@@ -14,7 +14,12 @@ import pytest
 import tolerances
 import torch
 import torchvision
-from example_modules import tiny_faster_rcnn, tiny_keypoint_rcnn, tiny_mask_rcnn
+from example_modules import (
+    tiny_faster_rcnn,
+    tiny_keypoint_rcnn,
+    tiny_mask_and_keypoint_rcnn,
+    tiny_mask_rcnn,
+)
 from exported_files import BOX_HEAD, random_maps, roi_nodes
 from running import RUNS, run_on_kernels
 from torch import Tensor
@@ -22,6 +27,7 @@ from torchvision.models.detection import _utils, roi_heads, transform
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
 
+import ort_roialign.torch
 from ort_roialign.cli.matching import match_detections
 from ort_roialign.errors import ExportError, InvalidArgumentError
 from ort_roialign.onnx_export import (
@@ -43,14 +49,16 @@ EXPORTERS = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "tor
 Array = npt.NDArray[Any]
 MASK_NODES = [*BOX_HEAD, *BOX_HEAD, "PasteMasks"]
 KEYPOINT_NODES = [*BOX_HEAD, *BOX_HEAD]
+NODES_OF_ALL_HEADS = [*MASK_NODES, *BOX_HEAD]
 # The last two are a pixel smaller where the scale factor is rounded to float32.
 SIZES = ((64, 80), (100, 60), (30, 33), (64, 200), (97, 301))
 
 
 def operators(path: Path) -> list[str]:
-    """The plugin's operators, and no loop over detections but that of keypoints."""
+    """The plugin's operators; no other RoI operator, and no loop over detections."""
     model = onnx.load(path)
     onnx.checker.check_model(model)
+    assert "RoiAlign" not in {node.op_type for node in model.graph.node if node.domain == ""}
     return [node.op_type for node in roi_nodes(model) if node.op_type != "HeatmapsToKeypoints"]
 
 
@@ -93,23 +101,18 @@ def keypoint_rcnn() -> torch.nn.Module:
     return tiny_keypoint_rcnn()
 
 
-@EXPORTERS
 @pytest.mark.parametrize(
-    ("name", "nodes"), [("mask_rcnn", MASK_NODES), ("keypoint_rcnn", KEYPOINT_NODES)]
+    ("dynamo", "opset"), [(True, 20), (False, 16)], ids=["dynamo", "torchscript"]
 )
 def test_batches_of_any_number_and_size(
-    tmp_path: Path,
-    rng: np.random.Generator,
-    request: Any,
-    name: str,
-    nodes: list[str],
-    dynamo: bool,
+    tmp_path: Path, rng: np.random.Generator, dynamo: bool, opset: int
 ) -> None:
-    module = request.getfixturevalue(name)
-    path = quiet_export(module, random_maps(rng, 2, 3, 64, 80), tmp_path / "m.onnx", dynamo)
-    assert operators(path) == nodes
-    (given,) = onnx.load(path).graph.input
-    assert given.name == "images"
+    module, example = tiny_mask_and_keypoint_rcnn(), random_maps(rng, 2, 3, 64, 80)
+    path = quiet_export(module, example, tmp_path / "m.onnx", dynamo, opset_version=opset)
+    assert sorted(operators(path)) == sorted(NODES_OF_ALL_HEADS)
+    model = onnx.load(path)
+    assert {each.domain: each.version for each in model.opset_import}[""] == opset
+    assert [given.name for given in model.graph.input] == ["images"]
     detections = 0
     for number, size in zip((1, 2, 3, 5, 2), SIZES, strict=True):
         images = random_maps(rng, number, 3, *size)
@@ -141,16 +144,20 @@ def test_a_batch_in_pytorch_gives_each_image_its_detections(
 
 
 @EXPORTERS
-def test_one_image_of_any_size(
-    tmp_path: Path, rng: np.random.Generator, mask_rcnn: torch.nn.Module, dynamo: bool
-) -> None:
-    path = quiet_export(mask_rcnn, [random_maps(rng, 3, 64, 80)], tmp_path / "m.onnx", dynamo)
-    assert operators(path) == MASK_NODES
+def test_one_image_of_any_size(tmp_path: Path, rng: np.random.Generator, dynamo: bool) -> None:
+    """Also where a pooler is this package's already, and another torchvision's."""
+    module = tiny_mask_and_keypoint_rcnn()
+    pooler = module.roi_heads.box_roi_pool
+    module.roi_heads.box_roi_pool = ort_roialign.torch.MultiScaleRoIAlign(
+        pooler.featmap_names, pooler.output_size, pooler.sampling_ratio
+    )
+    path = quiet_export(module, [random_maps(rng, 3, 64, 80)], tmp_path / "m.onnx", dynamo)
+    assert sorted(operators(path)) == sorted(NODES_OF_ALL_HEADS)
     assert [given.name for given in onnx.load(path).graph.input] == ["image"]
     for size in SIZES:
         image = random_maps(rng, 3, *size)
         for run in RUNS.values():
-            assert_same(*eager(mask_rcnn, [image]), run(path, image.numpy()))
+            assert_same(*eager(module, [image]), run(path, image.numpy()))
 
 
 def test_two_images_of_sizes_of_their_own(

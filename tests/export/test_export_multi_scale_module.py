@@ -1,4 +1,7 @@
-"""MultiScaleRoIAlign of this package in both exporters: one node, and no size fixed."""
+"""MultiScaleRoIAlign of this package in both exporters: one node, and no size fixed.
+
+A detector with it is in `test_export_detectors.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from example_modules import tiny_faster_rcnn
 from exported_files import (
     assert_runs_equal_eager,
-    assert_same_detections,
     attributes,
     export_with_free_sizes,
     random_boxes,
@@ -22,7 +23,6 @@ from exported_files import (
 from torch import Tensor
 
 import ort_roialign.torch as ops
-from ort_roialign.onnx_export import export
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
@@ -90,29 +90,3 @@ def test_one_node_for_any_sizes(dynamo: bool, tmp_path: Path, rng: np.random.Gen
     assert given["coordinate_transformation_mode"] == "output_half_pixel"
     for counts, height, width in (((6, 5), 16, 20), ((9, 0), 10, 26), ((0, 0), 11, 9)):
         assert_runs_equal_eager(module, path, _inputs(rng, counts, height, width))
-
-
-@EXPORTERS
-def test_in_a_detector(dynamo: bool, tmp_path: Path, rng: np.random.Generator) -> None:
-    detector = tiny_faster_rcnn()
-    pooler = detector.roi_heads.box_roi_pool
-    detector.roi_heads.box_roi_pool = ops.MultiScaleRoIAlign(
-        pooler.featmap_names, pooler.output_size, pooler.sampling_ratio
-    )
-    sizes: dict[str, Any] = {"dynamic_axes": {"image": {1: "height", 2: "width"}}}
-    if dynamo:
-        sizes = {"dynamic_shapes": ([{1: "height", 2: "width"}],), "verbose": False}
-    path = export(
-        detector,
-        ([random_maps(rng, 3, 64, 80)],),
-        tmp_path / "detector.onnx",
-        dynamo=dynamo,
-        input_names=["image"],
-        output_names=["boxes", "labels", "scores"],
-        **sizes,
-    )
-    model = onnx.load(path)
-    assert [node.op_type for node in roi_nodes(model)] == ["MultiScaleRoiAlign"]
-    assert "RoiAlign" not in {node.op_type for node in model.graph.node if node.domain == ""}
-    for size in ((64, 80), (100, 60)):
-        assert_same_detections(detector, model, random_maps(rng, 3, *size))
