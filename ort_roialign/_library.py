@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ort_roialign._opset import default_opset
+from ort_roialign._opset import COORDINATE_MODE_SINCE, default_opset
 from ort_roialign.errors import (
     InvalidArgumentError,
     LibraryNotFoundError,
@@ -30,7 +30,6 @@ LIBRARY_VARIABLE = "ORT_ROIALIGN_LIBRARY"
 OLDEST_ONNXRUNTIME = (1, 18)
 # The choice of domains whose RoiAlign is that of the opsets before this one.
 _OLD_ROI_ALIGN = "onnx-10"
-_NEW_ROI_ALIGN_SINCE = 16
 
 # The library sets this entry on a SessionOptions that has its operators.
 _REGISTERED_KEY = "ort_roialign.registered"
@@ -163,7 +162,7 @@ def register(
             session_options.register_custom_ops_library(get_library_path())
         return
     # onnxruntime warns of every entry that is set again.
-    if set(wanted) <= set((_entry(session_options, _REGISTERED_DOMAINS_KEY) or "").split(",")):
+    if set(wanted) <= set(_registered_domains(session_options)):
         return
     before = _entry(session_options, _DOMAINS_KEY) or ""
     asked = dict.fromkeys([*filter(None, before.split(",")), *wanted])
@@ -212,7 +211,7 @@ def InferenceSession(  # noqa: N802 - it stands for the class of that name
     options = session_options if session_options is not None else ort.SessionOptions()
     _check_session_options("InferenceSession", ort, options)
     domains = _domain_names("InferenceSession", domains)
-    _check_opset(model, domains)
+    _check_opset(model, [*domains, *_registered_domains(options)])
     register(options, domains)
     if providers is None:
         preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -275,10 +274,10 @@ def _check_opset(model: object, domains: Iterable[str]) -> None:
     if _OLD_ROI_ALIGN not in domains:
         return
     opset = default_opset(model)
-    if opset is not None and opset >= _NEW_ROI_ALIGN_SINCE:
+    if opset is not None and opset >= COORDINATE_MODE_SINCE:
         raise InvalidArgumentError(
             f'InferenceSession: domains must have "onnx-all" in place of "{_OLD_ROI_ALIGN}", which '
-            f"is for models of opset 10 to {_NEW_ROI_ALIGN_SINCE - 1}; got a model of opset {opset}"
+            f"is for models of opset 10 to {COORDINATE_MODE_SINCE - 1}; the model's is {opset}"
         )
 
 
@@ -288,6 +287,10 @@ def _entry(session_options: onnxruntime.SessionOptions, key: str) -> str | None:
     except RuntimeError:  # onnxruntime's way to say that the entry is absent
         return None
     return value
+
+
+def _registered_domains(session_options: onnxruntime.SessionOptions) -> list[str]:
+    return (_entry(session_options, _REGISTERED_DOMAINS_KEY) or "").split(",")
 
 
 def _load_cuda_libraries(ort: Any) -> None:

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
+# From this opset on ONNX's RoiAlign has coordinate_transformation_mode, whose default moves boxes.
+COORDINATE_MODE_SINCE = 16
 _OPSET_IMPORT = 8  # of a model
 _DOMAIN, _VERSION = 1, 2  # of an opset_import
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5

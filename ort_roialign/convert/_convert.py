@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -20,10 +21,10 @@ from ort_roialign.convert._graph import (
     operator_name,
 )
 from ort_roialign.convert._mask_loop import convert_mask_loop, may_paste_masks
-from ort_roialign.convert._pyramid import find_merges, fuse_pyramid
+from ort_roialign.convert._pyramid import fuse_pyramid, is_own_roi_align, last_merge
 from ort_roialign.convert._report import ConversionReport, Left, Replacement
 from ort_roialign.convert._standard_ops import convert_max_roi_pool, convert_roi_align
-from ort_roialign.errors import InvalidArgumentError
+from ort_roialign.errors import InvalidArgumentError, LibraryNotFoundError
 
 _STANDARD: dict[str, Callable[[ir.Node, int, bool], list[str]]] = {
     "RoiAlign": convert_roi_align,
@@ -43,8 +44,18 @@ class _Scope:
     warnings: dict[ir.Node, list[str]] = field(default_factory=dict)
     done: dict[ir.Node, Replacement] = field(default_factory=dict)
 
-    def leave(self, node: ir.Node, operator: str, reason: object) -> None:
-        self.left.append(Left(label(node), operator, str(reason)))
+    @contextlib.contextmanager
+    def leaving(self, node: ir.Node, operator: str) -> Iterator[None]:
+        """Report what is not converted; a node that no checker would pass keeps nothing else so."""
+        try:
+            yield
+        except NotConvertibleError as error:
+            self.left.append(Left(label(node), operator, str(error)))
+        except LibraryNotFoundError:
+            raise
+        except Exception as error:  # of any kind: nodes may lack inputs, attributes or outputs
+            reason = f"it cannot be read: {type(error).__name__}: {error}"
+            self.left.append(Left(label(node), operator, reason))
 
     @property
     def default_opset(self) -> int:
@@ -181,7 +192,7 @@ def _convert_scope(scope: _Scope) -> None:
 def _convert_operator(scope: _Scope, node: ir.Node) -> None:
     """Convert one node, if it is a RoI operator of another domain."""
     before = operator_name(node)
-    try:
+    with scope.leaving(node, before):
         if node.domain in STANDARD_DOMAINS and node.op_type in _STANDARD:
             warnings = _STANDARD[node.op_type](node, scope.default_opset, scope.fold_shift)
             scope.warnings[node] = warnings
@@ -189,31 +200,30 @@ def _convert_operator(scope: _Scope, node: ir.Node) -> None:
             _mmcv.convert_mmcv(node)
         else:
             return
-    except NotConvertibleError as error:
-        scope.leave(node, before, error)
-        return
-    scope.done[node] = Replacement(label(node), node.op_type, before, (label(node),))
+        scope.done[node] = Replacement(label(node), node.op_type, before, (label(node),))
 
 
 def _fuse_pyramids(scope: _Scope) -> None:
-    for last, pools in find_merges(all_nodes(scope.graph)):
+    merges: dict[ir.Node, list[ir.Node]] = {}
+    for pool in (node for node in all_nodes(scope.graph) if is_own_roi_align(node)):
+        with scope.leaving(pool, "part of a pyramid"):
+            last = last_merge(pool)
+            if last is not None:
+                merges.setdefault(last, []).append(pool)
+    for last, pools in merges.items():
+        if len(pools) == 1:
+            continue
         what = f"pyramid of {len(pools)} maps"
         sources = tuple(label(pool) for pool in pools)
-        try:
+        with scope.leaving(last, what):
             fuse_pyramid(last, pools, scope.opsets)
-        except NotConvertibleError as error:
-            scope.leave(last, what, error)
-            continue
-        for pool in pools:
-            scope.done.pop(pool, None)
-        scope.done[last] = Replacement(label(last), last.op_type, what, sources)
+            for pool in pools:
+                scope.done.pop(pool, None)
+            scope.done[last] = Replacement(label(last), last.op_type, what, sources)
 
 
 def _convert_loop(scope: _Scope, loop: ir.Node) -> None:
-    name = label(loop)
-    try:
+    what, name = "loop that pastes masks", label(loop)
+    with scope.leaving(loop, what):
         node = convert_mask_loop(loop, scope.opsets)
-    except NotConvertibleError as error:
-        scope.leave(loop, "loop that pastes masks", error)
-        return
-    scope.done[node] = Replacement(label(node), node.op_type, "loop that pastes masks", (name,))
+        scope.done[node] = Replacement(label(node), node.op_type, what, (name,))

@@ -78,9 +78,14 @@ def tensor_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     """Return a constant's tensor, not yet read from its file, or None for any other value."""
     if value is None or value.is_graph_input():
         return None
-    if value.const_value is None and producer(value, "Constant") is None:
-        return None
-    return ir.convenience.get_const_tensor(value)
+    if value.const_value is not None:
+        return value.const_value
+    node = producer(value, "Constant")
+    given = node.attributes.get("value") if node is not None else None
+    if given is not None and not given.is_ref():
+        return given.as_tensor()
+    # Of a tensor that the model holds this would change the name.
+    return ir.convenience.get_const_tensor(value) if node is not None and given is None else None
 
 
 def constant(value: ir.Value | None) -> npt.NDArray[Any] | None:
@@ -128,6 +133,11 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
         required = type(default).__name__
         raise NotConvertibleError(f"attribute {name} must be of type {required}; got {value!r}")
     return value
+
+
+def keeps_numbers(cast: ir.Node) -> bool:
+    """Whether a Cast's type holds every number that boxes, levels and sizes have."""
+    return attribute(cast, "to", 0) in (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64)
 
 
 def check_inputs(node: ir.Node, least: int, most: int | None = None) -> None:

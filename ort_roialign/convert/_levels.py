@@ -14,7 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ort_roialign.convert._graph import NotConvertibleError, attribute, producer, scalar
+from ort_roialign.convert._graph import (
+    NotConvertibleError,
+    attribute,
+    keeps_numbers,
+    producer,
+    scalar,
+)
 
 _LOG_2 = np.log(np.float32(2))
 
@@ -99,6 +105,13 @@ def _read_clip(numbers: ir.Value) -> tuple[ir.Node, int, int, int]:
                 f"found {maker.op_type if maker is not None else 'an input'}"
             )
         if node.op_type in ("Cast", "Identity"):
+            # A level that is not clipped yet may be endless.
+            clipped = lowest is highest is None
+            if node.op_type == "Cast" and not (clipped and keeps_numbers(node)):
+                raise NotConvertibleError(
+                    "the level rule must clip levels before their type changes, and to no shorter "
+                    "type than int32"
+                )
             value = node.inputs[0]
         elif node.op_type == "Sub":
             value, step = node.inputs[0], _whole(node.inputs[1])

@@ -27,10 +27,12 @@ from ort_roialign.convert._graph import (
     producer,
     scalar,
     subgraphs,
+    tensor_of,
 )
 from ort_roialign.convert._pyramid_proof import box_sources
-from ort_roialign.convert._region import Array, Region, check_steps, nodes_between
+from ort_roialign.convert._region import Array, Region, nodes_between
 from ort_roialign.convert._rows import rows_of, size_of
+from ort_roialign.convert._steps import check_loop_steps
 
 # torchvision frames masks with one row of zeros, whatever their size.
 _PADDING = 1
@@ -39,8 +41,6 @@ _SEED = 20170320
 _RUNS = ((9, (37, 45)), (1, (13, 1500)), (300, (1500, 11)))
 _MASK_SIDES = (28, 21)
 _MASK_AXES = 4
-# What the loop does beside moving: it clamps boxes to the image, and resamples what lies inside.
-_STEPS_INSIDE = ("ReduceMax", "ReduceMin", "Resize", "Slice")
 # The exported Resize rounds a pixel's place in a mask otherwise: 1e-5 cells between values 0 to 1.
 _TOLERANCE = 1e-4
 
@@ -72,8 +72,10 @@ def convert_mask_loop(loop: ir.Node, opsets: Mapping[str, int]) -> ir.Node:
     _check_trips(loop, framed)
     given = [masks, boxes, *(side for side in size if isinstance(side, ir.Value))]
     before = [each for each in nodes_between(given, last.outputs[0]) if each is not loop]
-    check_steps(before, ("Pad", "Floor"))
-    check_steps((each for body in subgraphs(loop) for each in all_nodes(body)), _STEPS_INSIDE)
+    sides = [side for side in (masks.shape or ())[2:] if isinstance(side, int)]
+    sides += [side + 2 * _PADDING for side in sides]
+    sides += [side for side in size if isinstance(side, int)]
+    check_loop_steps(before, loop, sides)
     _prove(last, masks, boxes, size, opsets)
     sizes = [_as_vector(last, value, side) for value, side in zip(size, "yx", strict=True)]
     image_size = insert_before(last, "Concat", sizes, "image_size", axis=0)
@@ -92,6 +94,9 @@ def _unsqueeze_after(loop: ir.Node) -> ir.Node:
 
 def _image_size(empty: ir.Value | None) -> tuple[ir.Value | int, ir.Value | int]:
     """Read height and width out of the empty tensor [0, H, W] that masks are appended to."""
+    folded = tensor_of(empty)
+    if folded is not None and len(folded.shape) == 3 and folded.size == 0:
+        return int(folded.shape.numpy()[1]), int(folded.shape.numpy()[2])
     filled = producer(empty, "ConstantOfShape")
     shape = filled.inputs[0] if filled is not None else None
     entries = constant(shape)

@@ -9,7 +9,7 @@ proves that the whole is what one node computes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,8 @@ from ort_roialign.convert._pyramid_proof import (
     nodes_of,
     prove,
 )
-from ort_roialign.convert._region import check_steps, nodes_between
+from ort_roialign.convert._region import nodes_between
+from ort_roialign.convert._steps import check_pyramid_steps
 
 _SCATTERS = ("ScatterElements", "ScatterND")
 # What only reshapes, retypes or chooses columns; the proof by running shows what it does.
@@ -66,21 +67,15 @@ class _Level:
     chosen: ir.Node
 
 
-def find_merges(nodes: list[ir.Node]) -> list[tuple[ir.Node, list[ir.Node]]]:
-    """Return where pooled boxes of several maps are merged: the last node, and the RoiAligns."""
-    merges: dict[ir.Node, list[ir.Node]] = {}
-    for node in nodes:
-        if (node.domain, node.op_type) != (DOMAIN, "RoiAlign"):
-            continue
-        last = _last_merge(node.outputs[0])
-        if last is not None:
-            merges.setdefault(last, []).append(node)
-    return [(last, pools) for last, pools in merges.items() if len(pools) > 1]
+def is_own_roi_align(node: ir.Node) -> bool:
+    """Whether a node is this package's RoiAlign, which ONNX's has become."""
+    return (node.domain, node.op_type) == (DOMAIN, "RoiAlign")
 
 
-def _last_merge(value: ir.Value) -> ir.Node | None:
-    """Follow a pooled result through its mask and its merge to the chain's last merge."""
+def last_merge(pool: ir.Node) -> ir.Node | None:
+    """Follow a RoiAlign's result through its mask and its merge to the last of all maps' merges."""
     last = None
+    value = pool.outputs[0]
     while (step := _next_step(value, last)) is not None:
         if step.op_type in (*_SCATTERS, "Add"):
             last = step
@@ -138,18 +133,22 @@ def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int])
         )
     attributes = {**_shared_attributes(levels), **_rule_attributes(rule, levels)}
     maps = [level.pool.inputs[0] for level in levels]
+    zeros, merges = _check_merge(last, pools)
     part = PyramidPart(
         last=last,
         chosen=tuple(level.chosen for level in levels),
         maps=tuple(each for each in maps if each is not None),
         rois=rois,
         boxes=box_sources(rule.area),
-        zeros=_check_merge(last, pools),
+        zeros=zeros,
     )
     check_attributes("MultiScaleRoiAlign", attributes, len(maps))
     check_users(part, pools)
-    rule_steps = set(nodes_between([rule.area], numbers))
-    check_steps(node for node in nodes_of(part) if node not in rule_steps)
+    check_pyramid_steps(
+        nodes_of(part),
+        known={*pools, *part.chosen, *nodes_between([rule.area], numbers)},
+        arithmetic={*merges, *nodes_between(part.boxes, rule.area)},
+    )
     prove(part, rule, attributes, opsets)
     become(last, "MultiScaleRoiAlign", [*split_image_number(last, rois), *maps], attributes)
     return rule
@@ -233,8 +232,9 @@ def _rule_attributes(rule: LevelRule, levels: list[_Level]) -> dict[str, Any]:
     }
 
 
-def _check_merge(last: ir.Node, pools: list[ir.Node]) -> ir.Value:
-    """Check that each merge adds one map's result to zeros; return the zeros."""
+def _check_merge(last: ir.Node, pools: list[ir.Node]) -> tuple[ir.Value, list[ir.Node]]:
+    """Check that each merge adds one map's result to zeros; return the zeros and the merges."""
+    merges: list[ir.Node] = []
     merged: list[ir.Node] = []
     value: ir.Value | None = last.outputs[0]
     while (node := producer(value, *_SCATTERS, "Add")) is not None:
@@ -251,38 +251,49 @@ def _check_merge(last: ir.Node, pools: list[ir.Node]) -> ir.Value:
         if pool is None:
             raise NotConvertibleError(f"{label(node)} must merge the result of a RoiAlign")
         merged.append(pool)
+        merges.append(node)
     if value is None or sorted(merged, key=id) != sorted(pools, key=id):
         raise NotConvertibleError("each map's result must be merged exactly once")
     if not _is_zero(value):
         raise NotConvertibleError(f"results must be merged into zeros; got {value.name}")
-    return value
+    return value, merges
 
 
 def _pool_of(value: ir.Value | None) -> ir.Node | None:
     """Return the RoiAlign whose result a value is, possibly masked."""
-    while value is not None:
-        node = value.producer()
-        if node is None or (node.domain, node.op_type) == (DOMAIN, "RoiAlign"):
+    for each in _factors(value, "Cast", "Identity", "Reshape", "Mul"):
+        node = each.producer()
+        if node is not None and is_own_roi_align(node):
             return node
-        step = producer(value, "Cast", "Identity", "Reshape", "Mul")
-        if step is None:
-            return None
-        masked = step.op_type == "Mul" and _pool_of(step.inputs[0]) is None
-        value = step.inputs[1] if masked else step.inputs[0]
     return None
 
 
 def _is_zero(value: ir.Value | None) -> bool:
     """Whether a value is zeros of any shape."""
-    tensor = tensor_of(value)
-    if tensor is not None:
-        return not np.any(elements(tensor))
-    node = producer(value, "ConstantOfShape", "Expand", "Mul", "Cast", "Identity", "Reshape")
-    if node is None:
-        return False
-    if node.op_type == "ConstantOfShape":
-        filled = node.attributes.get("value")
-        return filled is None or (not filled.is_ref() and not np.any(filled.as_tensor().numpy()))
-    if node.op_type == "Mul":
-        return any(_is_zero(each) for each in node.inputs)
-    return _is_zero(node.inputs[0])
+    for each in _factors(value, "Expand", "Mul", "Cast", "Identity", "Reshape"):
+        tensor = tensor_of(each)
+        node = producer(each, "ConstantOfShape")
+        if tensor is not None:
+            filled: Any = elements(tensor)
+        elif node is not None and (given := node.attributes.get("value")) is not None:
+            filled = given.as_tensor().numpy()
+        else:
+            filled = node is None  # without a value ConstantOfShape gives zeros
+        if not np.any(filled):
+            return True
+    return False
+
+
+def _factors(value: ir.Value | None, *steps: str) -> Iterator[ir.Value]:
+    """Yield what a value is made of by these steps: both factors of a Mul, the first of others."""
+    seen: set[ir.Value] = set()
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if each is None or each in seen:
+            continue
+        seen.add(each)
+        yield each
+        step = producer(each, *steps)
+        if step is not None:
+            waiting += reversed(step.inputs[: 2 if step.op_type == "Mul" else 1])

@@ -27,11 +27,11 @@ from ort_roialign.convert._rows import COLUMN_AXES, chooses_columns, rows_of
 
 _SEED = 20170320
 _BOXES_A_LEVEL = 12
+_BOXES_WITHOUT_AREA = 3
 # Boxes are drawn this near to the limits of levels, too. Nearer ones depend on the last digit of
 # the logarithm, which differs between machines.
 _NEAR_LIMIT = 1e-4
-_MAP_SIDE = 16
-_IMAGES = 2
+_IMAGES = 3
 _CHANNELS = 3
 # Both sides run the same kernels: sums of order 10 that are added in the same order.
 _TOLERANCE = 1e-4
@@ -119,12 +119,17 @@ def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
                 value = node.inputs[0]
                 node = value.producer()
             found[value] = None
-        elif producer(value, *steps) is not None and node is not None:
+        elif producer(value, *steps) is not None and node is not None and _keeps_areas(node):
             # Reversed, so that boxes are found in the order of the images.
             waiting += reversed(node.inputs if node.op_type != "Reshape" else node.inputs[:1])
         else:
             raise NotConvertibleError(f"areas must be of columns of boxes; got {value.name}")
     return tuple(found)
+
+
+def _keeps_areas(node: ir.Node) -> bool:
+    """Whether a step is not a Cast to a type that areas are too large or not whole enough for."""
+    return node.op_type != "Cast" or attribute(node, "to", 0) == ir.DataType.FLOAT
 
 
 def check_users(part: PyramidPart, pools: Iterable[ir.Node]) -> None:
@@ -162,10 +167,12 @@ def prove(
     """
     rng = np.random.default_rng(_SEED)
     rows, channels = _fixed_sizes(part, attributes)
-    shape = (_IMAGES, channels or _CHANNELS, _MAP_SIDE, _MAP_SIDE)
-    # Each map has another mean, so that one in another's place shows.
+    channels = channels or _CHANNELS
+    # Each map has another mean and other sides, so that one in another's place shows.
     maps = {
-        value: (rng.standard_normal(shape) + 3 * number).astype(np.float32)
+        value: (
+            rng.standard_normal((_IMAGES, channels, 16 + number, 23 + 2 * number)) + 3 * number
+        ).astype(np.float32)
         for number, value in enumerate(part.maps)
     }
     region: Region | None = None
@@ -173,7 +180,7 @@ def prove(
         images = _draw_images(rng, part, len(boxes))
         values = {**_feed_boxes(part, boxes, images), **maps}
         if not part.zeros_are_inside:
-            values[part.zeros] = np.zeros((len(boxes), shape[1], *_sides(attributes)), np.float32)
+            values[part.zeros] = np.zeros((len(boxes), channels, *_sides(attributes)), np.float32)
         region = region or Region(values, part.last.outputs[0], opsets)
         expected = ops.multi_scale_roi_align(
             boxes, images[:, 0].astype(np.int64), *maps.values(), **attributes
@@ -212,7 +219,8 @@ def _draw_boxes(rng: np.random.Generator, rule: LevelRule) -> Array:
     limits = rule.canonical_scale * 2.0 ** (levels - rule.canonical_level)
     inside = limits[:, None] * 2.0 ** rng.uniform(0.05, 0.95, (len(levels), _BOXES_A_LEVEL))
     near = limits[:, None] * [1 - _NEAR_LIMIT, 1 + _NEAR_LIMIT]
-    sides = rng.permutation(np.concatenate([inside.ravel(), near.ravel()]))
+    none = np.zeros(_BOXES_WITHOUT_AREA)
+    sides = rng.permutation(np.concatenate([inside.ravel(), near.ravel(), none]))
     stretch = np.exp(rng.uniform(-1, 1, len(sides)))
     # Boxes begin near the origin, where the maps are: samples beyond them are worth nothing. Some
     # begin before it.
@@ -241,7 +249,9 @@ def _feed_boxes(part: PyramidPart, boxes: Array, images: Array) -> dict[ir.Value
     if len(fixed) == len(sizes) and sum(fixed) == len(boxes):
         ends = np.cumsum(fixed)[:-1]
     else:
-        ends = np.linspace(0, len(boxes), len(sizes) + 1)[1:-1].astype(int)
+        # Each image has another number of boxes.
+        shares = np.cumsum(np.arange(1, len(sizes) + 1))
+        ends = (len(boxes) * shares[:-1] / shares[-1]).astype(int)
     values = dict(zip(part.boxes, np.split(boxes, ends), strict=True))
     return values if tensor_of(part.images) is not None else {**values, part.images: images}
 

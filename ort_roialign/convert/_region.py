@@ -1,7 +1,6 @@
 """Runs a part of a model on values of our own, to prove what the part does.
 
-A pattern of nodes tells what a part is meant to do; running it tells what it does. Parts that
-only choose, move and resample are proven by random values: a wrong column, row or order shows.
+A pattern of nodes tells what a part is meant to do; running it tells what it does.
 """
 
 from __future__ import annotations
@@ -19,25 +18,14 @@ import ort_roialign
 from ort_roialign.convert._graph import (
     DOMAIN,
     DOMAIN_VERSION,
-    STANDARD_DOMAINS,
     NotConvertibleError,
     elements,
     inputs_of,
     label,
-    operator_name,
-    producer,
     tensor_of,
 )
-from ort_roialign.convert._rows import limits_rows
 
 Array = npt.NDArray[Any]
-# What only moves rows, columns and sizes, or computes with them: if that is right for random boxes,
-# it is right for all.
-_STEPS = frozenset({
-    "Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand", "Gather",
-    "GatherND", "Identity", "Mul", "NonZero", "Reshape", "RoiAlign", "ScatterElements", "ScatterND",
-    "Shape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
-})  # fmt: skip
 # onnxruntime's own largest; a part has nothing that needs a newer one.
 _IR_VERSION = 10
 
@@ -68,29 +56,6 @@ def nodes_between(inputs: Iterable[ir.Value], output: ir.Value) -> list[ir.Node]
             waiting.append((value, True))
             waiting += [(each, False) for each in inputs_of(node)]
     return order
-
-
-def check_steps(nodes: Iterable[ir.Node], also: tuple[str, ...] = ()) -> None:
-    """Check that no node can do to some values what it does not do to the random ones of a run.
-
-    Args:
-        nodes: nodes of the part.
-        also: standard operators that may be there, beside those that move and compute.
-
-    Raises:
-        NotConvertibleError: if there is another one.
-    """
-    for node in nodes:
-        known = node.op_type in (*_STEPS, *also) and node.domain in (*STANDARD_DOMAINS, DOMAIN)
-        # Exporters write a size that broadcasts as Where(size == -1, 1, size).
-        if node.op_type == "Where":
-            known = producer(node.inputs[1], "ConstantOfShape") is not None
-        if node.op_type == "Slice" and "Slice" not in also:
-            known = not limits_rows(node)
-        if not known:
-            raise NotConvertibleError(
-                f"{label(node)}, {operator_name(node)}, may change the values"
-            )
 
 
 class Region:

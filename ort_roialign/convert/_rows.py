@@ -25,57 +25,90 @@ _FEW = 8
 
 def rows_of(value: ir.Value) -> Hashable:
     """Return the size of a value's first axis: a number or an expression."""
+    return _Reader().rows(value)
+
+
+def size_of(value: ir.Value | None) -> Hashable:
+    """Return a size that a model computes, the first where there are several."""
+    return _Reader().size(value)
+
+
+class _Reader:
+    """Reads rows and sizes, each value's once."""
+
+    def __init__(self) -> None:
+        self._rows: dict[ir.Value, Hashable] = {}
+        self._sizes: dict[ir.Value | None, Hashable] = {}
+
+    def rows(self, value: ir.Value) -> Hashable:
+        if value not in self._rows:
+            self._rows[value] = self._read_rows(value)
+        return self._rows[value]
+
+    def size(self, value: ir.Value | None) -> Hashable:
+        if value not in self._sizes:
+            self._sizes[value] = self._read_size(value)
+        return self._sizes[value]
+
+    def _read_rows(self, value: ir.Value) -> Hashable:
+        known = _known_rows(value)
+        node = value.producer()
+        source = node.inputs[0] if node is not None and node.inputs else None
+        if known is not None or node is None or source is None:
+            return ("rows", value) if known is None else known
+        if producer(value, *_RETYPE) is not None or _keeps_rows(node):
+            return self.rows(source)
+        if producer(value, *_ELEMENTWISE) is not None:
+            operands = [each for each in node.inputs if each is not None and constant(each) is None]
+            return self.rows(operands[0]) if len(operands) == 1 else ("rows", value)
+        if producer(value, "Concat") is not None:
+            rows = [self.rows(each) for each in node.inputs if each is not None]
+            if attribute(node, "axis", 0) == 0:
+                return _sum(rows)
+            if attribute(node, "axis", 0) == 1:
+                return next((each for each in rows if isinstance(each, int)), rows[-1])
+        if producer(value, "Gather", "GatherND") is not None:
+            chosen = node.inputs[1]
+            along_rows = attribute(node, "axis", 0) == attribute(node, "batch_dims", 0) == 0
+            return self.rows(chosen) if chosen is not None and along_rows else ("rows", value)
+        if producer(value, "Slice") is not None:
+            ranges = slices_of(node)
+            if ranges is not None and len(ranges) == 1:
+                axis, start, end, step = ranges[0]
+                if axis == start == 0 and end >= 0 and step == 1:
+                    return ("min", frozenset({self.rows(source), end}))
+        # Of one number, so that its own sizes say nothing.
+        if producer(value, "Expand") is not None and scalar(source) is not None:
+            return self.size(node.inputs[1])
+        return self.size(source) if producer(value, "ConstantOfShape") else ("rows", value)
+
+    def _read_size(self, value: ir.Value | None) -> Hashable:
+        array = constant(value)
+        if array is not None and array.size:
+            return int(array.reshape(-1)[0])
+        node = producer(value, *_RETYPE, "Squeeze", "Unsqueeze", "Reshape", "Concat")
+        if node is not None:
+            return self.size(node.inputs[0])
+        node = producer(value, "Shape")
+        if node is not None and node.inputs[0] is not None and attribute(node, "start", 0) == 0:
+            return self.rows(node.inputs[0])
+        node = producer(value, "Gather", "Slice")
+        if node is not None and scalar(node.inputs[1]) == 0:  # the first, or from the first on
+            return self.size(node.inputs[0])
+        node = producer(value, "Min", "Add")
+        if node is None:
+            return ("size", value)
+        sizes = [self.size(each) for each in node.inputs]
+        return ("min", frozenset(sizes)) if node.op_type == "Min" else _sum(sizes)
+
+
+def _known_rows(value: ir.Value) -> int | None:
     tensor = tensor_of(value)
     if tensor is not None and len(tensor.shape):
         return int(tensor.shape.numpy()[0])
     if value.shape is not None and len(value.shape) and isinstance(value.shape[0], int):
         return value.shape[0]
-    node = value.producer()
-    source = node.inputs[0] if node is not None and node.inputs else None
-    if node is None or source is None:
-        return ("rows", value)
-    if producer(value, *_RETYPE) is not None or _keeps_rows(node):
-        return rows_of(source)
-    if producer(value, *_ELEMENTWISE) is not None:
-        operands = [each for each in node.inputs if each is not None and constant(each) is None]
-        return rows_of(operands[0]) if len(operands) == 1 else ("rows", value)
-    if producer(value, "Concat") is not None and attribute(node, "axis", 0) == 0:
-        return _sum(rows_of(each) for each in node.inputs if each is not None)
-    if producer(value, "Concat") is not None and attribute(node, "axis", 0) == 1:
-        rows = [rows_of(each) for each in node.inputs if each is not None]
-        return next((each for each in rows if isinstance(each, int)), rows[-1])
-    if producer(value, "Gather", "GatherND") is not None:
-        chosen = node.inputs[1]
-        along_rows = attribute(node, "axis", 0) == attribute(node, "batch_dims", 0) == 0
-        return rows_of(chosen) if chosen is not None and along_rows else ("rows", value)
-    if producer(value, "Slice") is not None:
-        ranges = slices_of(node)
-        if ranges is not None and len(ranges) == 1 and ranges[0][:2] == (0, 0):
-            return ("min", frozenset({rows_of(source), ranges[0][2]}))
-    if producer(value, "Expand") is not None:
-        return size_of(node.inputs[1])
-    return size_of(source) if producer(value, "ConstantOfShape") is not None else ("rows", value)
-
-
-def size_of(value: ir.Value | None) -> Hashable:
-    """Return a size that a model computes, the first where there are several."""
-    array = constant(value)
-    if array is not None and array.size:
-        return int(array.reshape(-1)[0])
-    node = producer(value, *_RETYPE, "Squeeze", "Unsqueeze", "Reshape", "Concat")
-    if node is not None:
-        return size_of(node.inputs[0])
-    node = producer(value, "Shape")
-    if node is not None and node.inputs[0] is not None and attribute(node, "start", 0) == 0:
-        return rows_of(node.inputs[0])
-    node = producer(value, "Gather", "Slice")
-    if node is not None and scalar(node.inputs[1]) == 0:  # the first, or from the first on
-        return size_of(node.inputs[0])
-    node = producer(value, "Min", "Add")
-    if node is None:
-        return ("size", value)
-    sizes = [size_of(each) for each in node.inputs]
-    return ("min", frozenset(sizes)) if node.op_type == "Min" else _sum(sizes)
+    return None
 
 
 def _sum(sizes: Iterable[Hashable]) -> Hashable:

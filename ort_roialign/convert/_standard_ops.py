@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ort_roialign._opset import COORDINATE_MODE_SINCE
 from ort_roialign.convert._graph import (
     NotConvertibleError,
     attribute,
@@ -20,8 +21,6 @@ from ort_roialign.convert._graph import (
     split_image_number,
 )
 
-# From this opset on RoiAlign has coordinate_transformation_mode.
-_COORDINATE_MODE_SINCE = 16
 _MODE = "coordinate_transformation_mode"
 
 
@@ -39,7 +38,7 @@ def convert_roi_align(node: ir.Node, opset: int, fold_shift: bool) -> list[str]:
     check_inputs(node, 3)
     warnings = []
     x, rois, batch_indices = node.inputs
-    default = "half_pixel" if opset >= _COORDINATE_MODE_SINCE else "output_half_pixel"
+    default = "half_pixel" if opset >= COORDINATE_MODE_SINCE else "output_half_pixel"
     given = node.attributes.get(_MODE)
     mode = None if given is not None and given.is_ref() else attribute(node, _MODE, default)
     unmoved = _before_shift(node, rois)

@@ -138,7 +138,7 @@ def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
             return tuple(result[name] for name in self.names)
 
     @cache
-    def export(name: str, exporter: str) -> Path:
+    def export(name: str, exporter: str, free: bool = True) -> Path:
         image = torch.rand((3, 96, 128), generator=torch.Generator().manual_seed(4))
         builders = {
             "mobilenet": lambda: example_modules.mobilenet_faster_rcnn(image),
@@ -148,9 +148,9 @@ def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         names = ("boxes", "labels", "scores") + (("masks",) if name == "mask_rcnn" else ())
         module = Named(builders[name](), names).eval()
         options: dict[str, Any] = {"input_names": ["image"], "output_names": list(names)}
-        if exporter == "torchscript":
+        if exporter == "torchscript" and free:
             options["dynamic_axes"] = {"image": {1: "height", 2: "width"}}
-        path = directory / f"{name}_{exporter}.onnx"
+        path = directory / f"{name}_{exporter}_{free}.onnx"
         return stock_export(module, (image,), path, exporter, **options)
 
     return export

@@ -74,6 +74,14 @@ def test_mask_rcnn(mask_rcnn, rng):
         assert_same(mask_rcnn, converted, rng.random((3, height, width), dtype=np.float32))
 
 
+def test_an_image_of_one_size(detector_file, rng):
+    original = onnx.load(detector_file("mask_rcnn", "torchscript", free=False))
+    converted, report = convert_with_report(original)
+    assert report.left == []
+    assert [node.op_type for node in own_nodes(converted)][-1] == "PasteMasks"
+    assert_same(original, converted, rng.random((3, 96, 128), dtype=np.float32))
+
+
 def pads(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.op_type == "Pad"]
 

@@ -86,12 +86,15 @@ def test_onnx_10_is_not_for_models_of_opset_16(tmp_path, inputs, way):
     given["path"] = lambda model: saved(model, tmp_path / "model.onnx")
     for opset in (16, 22):
         model = given[way](model_of("RoiAlign", "", inputs, SIZE, opset))
-        with pytest.raises(InvalidArgumentError) as raised:
-            ort_roialign.InferenceSession(model, CPU, domains="onnx-10")
-        assert str(raised.value) == (
-            'InferenceSession: domains must have "onnx-all" in place of "onnx-10", which is for '
-            f"models of opset 10 to 15; got a model of opset {opset}"
-        )
+        options = onnxruntime.SessionOptions()
+        ort_roialign.register(options, "onnx-10")
+        for given_so in ({"domains": "onnx-10"}, {"session_options": options}):
+            with pytest.raises(InvalidArgumentError) as raised:
+                ort_roialign.InferenceSession(model, CPU, **given_so)
+            assert str(raised.value) == (
+                'InferenceSession: domains must have "onnx-all" in place of "onnx-10", which is '
+                f"for models of opset 10 to 15; the model's is {opset}"
+            )
     for domains, opset in (("onnx-10", 15), ("onnx-10", 10), ("onnx-all", 16)):
         model = given[way](model_of("RoiAlign", "", inputs, SIZE, opset))
         (y,) = ort_roialign.InferenceSession(model, CPU, domains=domains).run(None, inputs)

@@ -1,0 +1,212 @@
+"""What a part's nodes may be, so that a run on random values proves what they do to all values.
+
+A run shows a wrong column, row, order or number. It does not show what happens to other values than
+it draws: a limit, a comparison, a number type that is too short. So none of these may be there but
+those that were read before: the level rule, and the clamping of masks to their image. Sizes may be
+chosen and added, and only shapes may follow from them: runs with other sizes then show on which
+ones they depend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from ort_roialign.convert._graph import (
+    STANDARD_DOMAINS,
+    NotConvertibleError,
+    all_nodes,
+    attribute,
+    constant,
+    inputs_of,
+    keeps_numbers,
+    label,
+    operator_name,
+    producer,
+    subgraphs,
+    tensor_of,
+)
+from ort_roialign.convert._rows import limits_rows
+
+_MOVES = frozenset({
+    "Concat", "Expand", "Identity", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze",
+})  # fmt: skip
+_CHOICES = {"Gather": 1, "GatherND": 1, "ScatterElements": 1, "ScatterND": 1}  # place of the index
+_SIZE_STEPS = frozenset({
+    "Add", "Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze",
+})  # fmt: skip
+_SHAPE_PLACES = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1}
+# What a loop over masks does beside moving.
+_LOOP_STEPS = frozenset({
+    "Add", "Cast", "ConstantOfShape", "Gather", "ReduceMax", "ReduceMin", "Resize", "Shape",
+    "Slice", "Sub", *_MOVES,
+})  # fmt: skip
+# What comes before it: masks are framed, and boxes stretched about their centres.
+_STEPS_BEFORE_LOOP = frozenset({
+    "Add", "Cast", "ConstantOfShape", "Div", "Floor", "Gather", "Mul", "Pad", "Shape", "Slice",
+    "Sub", *_MOVES,
+})  # fmt: skip
+# A larger constant may be a limit that no run reaches, but for the ends of an integer's range.
+_LARGEST_STEP = 8
+_END_OF_RANGE = 2**31 - 1
+
+
+def check_pyramid_steps(
+    nodes: Iterable[ir.Node], *, known: Container[ir.Node], arithmetic: Container[ir.Node]
+) -> None:
+    """Check that a pyramid's nodes only move values, beside those that were read.
+
+    Args:
+        nodes: the pyramid's nodes, each after its inputs.
+        known: nodes that were read: the RoiAligns, the level rule, the comparisons with each map's
+            level.
+        arithmetic: Add, Sub and Mul that a run proves: the merges, and what areas are made by.
+
+    Raises:
+        NotConvertibleError: if another node may change values.
+    """
+    nodes = list(nodes)
+    sizes, idioms = _read_sizes(nodes)
+    masks: set[ir.Value] = set()
+    indices: set[ir.Value] = set()
+    for node in nodes:
+        if node in known:
+            masks.update(node.outputs if node.op_type == "Equal" else ())
+            continue
+        if node in idioms or sizes.issuperset(node.outputs):
+            continue
+        shape_place = _SHAPE_PLACES.get(node.op_type)
+        if any(value in sizes and n != shape_place for n, value in enumerate(node.inputs)):
+            raise _refusal(node)
+        _check_step(node, masks, indices, node in arithmetic)
+        moved = {each for each in inputs_of(node) if tensor_of(each) is None} - sizes
+        if node.op_type == "NonZero" or (moved and moved <= indices):
+            indices.update(node.outputs)
+        elif moved and moved <= masks:
+            masks.update(node.outputs)
+
+
+def _check_step(
+    node: ir.Node, masks: set[ir.Value], indices: set[ir.Value], is_arithmetic: bool
+) -> None:
+    """Check that a node moves values, masks them, or chooses from them by indices."""
+    operator, given = node.op_type, node.inputs
+    if node.domain not in STANDARD_DOMAINS:
+        fits = False
+    elif operator == "Cast":
+        fits = keeps_numbers(node)
+    elif operator in _CHOICES:
+        index = given[_CHOICES[operator]]
+        fits = index in indices or tensor_of(index) is not None
+        fits = fits and attribute(node, "reduction", "none") == "none"
+    elif operator == "Slice":
+        fits = not limits_rows(node)
+    elif operator == "NonZero":
+        fits = given[0] in masks
+    elif operator in ("Add", "Sub", "Mul") and is_arithmetic:
+        fits = True
+    elif operator == "Mul":
+        fits = any(value in masks or _is_filled(value, 0) for value in given)
+    else:
+        fits = operator in _MOVES or operator in ("Constant", "ConstantOfShape")
+    if not fits:
+        raise _refusal(node)
+
+
+def check_loop_steps(before: Iterable[ir.Node], loop: ir.Node, known: Container[int]) -> None:
+    """Check that a loop over masks has no limits but the image's.
+
+    Args:
+        before: the nodes between masks and boxes and the loop.
+        loop: the loop.
+        known: sides of masks and of the image, where they are constant.
+
+    Raises:
+        NotConvertibleError: if a node may change values otherwise.
+    """
+    (body,) = subgraphs(loop)
+    for nodes, steps in ((list(before), _STEPS_BEFORE_LOOP), (all_nodes(body), _LOOP_STEPS)):
+        _, idioms = _read_sizes(nodes)
+        for node in nodes:
+            if node in idioms or node.op_type == "Constant":
+                continue
+            fits = node.domain in STANDARD_DOMAINS and node.op_type in steps
+            if node.op_type == "Cast":
+                fits = keeps_numbers(node)
+            elif node.op_type == "Slice" and steps is _STEPS_BEFORE_LOOP:
+                fits = not limits_rows(node)
+            if not fits or any(_may_limit(value, known) for value in node.inputs):
+                raise _refusal(node)
+    # The mask's number must choose a mask and a box, and nothing else.
+    for user, place in body.inputs[0].uses():
+        if (user.op_type, place) != ("Gather", 1):
+            raise _refusal(user)
+
+
+def _may_limit(value: ir.Value | None, image: Container[int]) -> bool:
+    """Whether a constant is one that values of a run need not reach."""
+    array = constant(value)
+    if array is None:
+        return tensor_of(value) is not None
+    if array.dtype.kind not in "fiu":
+        return array.dtype.kind != "b"
+    return any(
+        not (abs(number) <= _LARGEST_STEP or abs(number) >= _END_OF_RANGE or number in image)
+        for number in array.reshape(-1).tolist()
+    )
+
+
+def _read_sizes(nodes: Iterable[ir.Node]) -> tuple[set[ir.Value], set[ir.Node]]:
+    """Return what is computed from shapes alone, and the nodes of `Where(size == -1, 1, size)`.
+
+    By the latter exporters let sizes broadcast. They write -1 as it is, or as ones * -1.
+    """
+    sizes: set[ir.Value] = set()
+    fixed: set[ir.Value] = set()  # follow from constants alone, and go with sizes and with data
+    idioms: set[ir.Node] = set()
+    for node in nodes:
+        computed = {each for each in inputs_of(node) if tensor_of(each) is None} - fixed
+        idiom = _broadcast_idiom(node)
+        is_step = node.op_type in _SIZE_STEPS and (node.op_type != "Cast" or keeps_numbers(node))
+        if idiom and node.inputs[2] not in computed - sizes:
+            idioms |= idiom
+            sizes.update(node.outputs)
+        elif producer(node.outputs[0], "Shape") or (is_step and computed and computed <= sizes):
+            sizes.update(node.outputs)
+        elif is_step and not computed:
+            fixed.update(node.outputs)
+    return sizes, idioms
+
+
+def _broadcast_idiom(where: ir.Node) -> set[ir.Node]:
+    """Return the nodes of `Where(size == -1, 1, size)` but those of the ones, or none."""
+    equal = producer(where.inputs[0], "Equal") if len(where.inputs) == 3 else None
+    if equal is None or producer(where.outputs[0], "Where") is None or len(equal.inputs) != 2:
+        return set()
+    ones, size = where.inputs[1:]
+    if size not in equal.inputs or not _is_filled_with_one(ones):
+        return set()
+    minus = equal.inputs[1 - list(equal.inputs).index(size)]
+    product = producer(minus, "Mul")
+    if product is None:
+        return {where, equal} if _is_filled(minus, -1) else set()
+    factors = list(product.inputs)
+    fits = ones in factors and any(_is_filled(factor, -1) for factor in factors)
+    return {where, equal, product} if fits else set()
+
+
+def _is_filled_with_one(value: ir.Value | None) -> bool:
+    node = producer(value, "ConstantOfShape")
+    filled = node.attributes.get("value") if node is not None else None
+    return filled is not None and not filled.is_ref() and filled.as_tensor().numpy().item() == 1
+
+
+def _is_filled(value: ir.Value | None, number: int) -> bool:
+    array = constant(value)
+    return array is not None and array.dtype.kind in "fiu" and bool(np.all(array == number))
+
+
+def _refusal(node: ir.Node) -> NotConvertibleError:
+    return NotConvertibleError(f"{label(node)}, {operator_name(node)}, may change the values")

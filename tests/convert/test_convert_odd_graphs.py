@@ -1,0 +1,138 @@
+"""Graphs that no exporter writes: each is left with a reason, and none stops or delays the rest."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hand_made import own_nodes, roi_align_model
+from onnx import TensorProto, helper, numpy_helper
+from test_convert_deceptions import BOXES, INDEX, ROWS, add_constant, insert_after, insert_nodes
+from test_convert_pyramid_refusals import maker, nodes_of
+
+from ort_roialign.convert import convert_with_report
+
+Change = Callable[[onnx.GraphProto], None]
+# More than Python calls within each other.
+_DEEP = 1500
+
+
+@pytest.fixture
+def pooler(pooler_file: Callable[..., Path]) -> onnx.ModelProto:
+    """A MultiScaleRoIAlign of two maps, from the TorchScript exporter."""
+    return onnx.load(pooler_file("torchvision", "torchscript", 2, True))
+
+
+def levels_that_are_words(graph: onnx.GraphProto) -> None:
+    graph.input.append(helper.make_tensor_value_info("words", TensorProto.STRING, ["rows"]))
+    equals = [node for node in nodes_of(graph, "Equal") if node.input[0] == "/pool/Cast_1_output_0"]
+    for node, word in zip(equals, (b"cat", b"dog"), strict=True):
+        node.input[:] = ["words", add_constant(graph, f"{word!r}", np.array([word], object))]
+
+
+def without_inputs(op_type: str, kept: int) -> Change:
+    def change(graph: onnx.GraphProto) -> None:
+        for node in nodes_of(graph, op_type):
+            del node.input[kept:]
+
+    return change
+
+
+def slice_without_start(graph: onnx.GraphProto) -> None:
+    end = add_constant(graph, "end", np.array([1000]))
+    insert_nodes(graph, BOXES, helper.make_node("Slice", [BOXES, "", end], ["sliced"]))
+
+
+def slice_of_other_lengths(graph: onnx.GraphProto) -> None:
+    insert_after(graph, INDEX, "Slice", np.array([0, 0]), np.array([1000]))
+
+
+def a_constant_of_nothing(graph: onnx.GraphProto) -> None:
+    maker(graph, nodes_of(graph, "Div")[0].input[1]).attribute.pop()
+
+
+def gather_by_words(graph: onnx.GraphProto) -> None:
+    insert_after(graph, ROWS, "Gather", np.array([0]), axis="x")
+
+
+def deep(value: str) -> Change:
+    def change(graph: onnx.GraphProto) -> None:
+        names = [value, *(f"same{number}" for number in range(_DEEP))]
+        pairs = itertools.pairwise(names)
+        insert_nodes(graph, value, *(helper.make_node("Identity", [a], [b]) for a, b in pairs))
+
+    return change
+
+
+def products_of_themselves(value: str) -> Change:
+    def change(graph: onnx.GraphProto) -> None:
+        names = [value, *(f"square{number}" for number in range(60))]
+        pairs = itertools.pairwise(names)
+        insert_nodes(graph, value, *(helper.make_node("Mul", [a, a], [b]) for a, b in pairs))
+
+    return change
+
+
+ZEROS = "/pool/ConstantOfShape_2_output_0"
+CHANGES: dict[str, Change] = {
+    "levels that are words": levels_that_are_words,
+    "Slice without start": slice_without_start,
+    "Slice of other lengths": slice_of_other_lengths,
+    "Gather by words": gather_by_words,
+    "a Constant of nothing": a_constant_of_nothing,
+    "deep boxes": deep("boxes0"),
+    "deep zeros": deep(ZEROS),
+    "squared zeros": products_of_themselves(ZEROS),
+    "squared results": products_of_themselves("/pool/Cast_3_output_0"),
+    **{
+        f"{op_type} of {kept} inputs": without_inputs(op_type, kept)
+        for op_type in ("Equal", "Div", "Log", "Mul", "Sub", "NonZero", "Concat")
+        for kept in (0, 1)
+        if (op_type, kept) not in (("Log", 1), ("NonZero", 1), ("Concat", 1))
+    },
+}
+
+
+@pytest.mark.parametrize("case", list(CHANGES))
+def test_an_odd_pyramid_is_left(pooler, case):
+    CHANGES[case](pooler.graph)
+    converted, report = convert_with_report(pooler)
+    assert report.left
+    assert [node.op_type for node in own_nodes(converted)] == ["RoiAlign", "RoiAlign"]
+
+
+@pytest.mark.parametrize("name", ["mode", "output_height", "spatial_scale", "a_name_of_its_own"])
+@pytest.mark.parametrize("kind", ["strings", "tensor", "bytes"])
+def test_an_odd_attribute_leaves_its_node(name, kind):
+    model = roi_align_model(16)
+    (node,) = model.graph.node
+    kept = [each for each in node.attribute if each.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    values: dict[str, Any] = {
+        "strings": ["avg", "max"],
+        "tensor": numpy_helper.from_array(np.ones(2, np.float32)),
+        "bytes": b"\xff\xfe",
+    }
+    node.attribute.append(helper.make_attribute(name, values[kind]))
+    given = onnx.ModelProto()
+    given.CopyFrom(model)
+    converted, report = convert_with_report(model)
+    assert model == given
+    if name == "a_name_of_its_own":
+        assert [node.domain for node in converted.graph.node] == ["ort_roialign"]
+    else:
+        assert len(report.left) == 1
+        assert converted == given
+
+
+def test_a_node_without_outputs_is_told_of():
+    model = roi_align_model(16)
+    del model.graph.node[0].output[:]
+    _, report = convert_with_report(model)
+    assert len(report.left) == 1
