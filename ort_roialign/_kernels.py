@@ -15,7 +15,7 @@ from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 # As the library numbers them.
 TYPE_NAMES = ("float32", "float64", "float16", "bfloat16", "int64", "uint8")
 _MOST_AXES = 4
-_INTEGER, _REAL, _TEXT, _REALS, _OTHER = range(5)
+_INTEGER, _REAL, _TEXT, _REALS, _INTEGERS, _OTHER = range(6)
 _BROKEN_CONTRACT = 1
 
 
@@ -25,9 +25,15 @@ class Unreadable(NamedTuple):
     what: str
 
 
-Attribute = int | float | str | Sequence[float] | Unreadable
+class Integers(NamedTuple):
+    """An attribute of integers, where other sequences are of floats."""
 
-_HASHABLE = (int, float, str, Unreadable)
+    values: tuple[int, ...]
+
+
+Attribute = int | float | str | Sequence[float] | Integers | Unreadable
+
+_HASHABLE = (int, float, str, Integers, Unreadable)
 
 # ctypes makes such a type anew, or looks for it, wherever `type * number` is written.
 _Shape = ctypes.c_int64 * _MOST_AXES
@@ -60,7 +66,8 @@ class _CAttribute(ctypes.Structure):
         ("real", ctypes.c_float),
         ("text", ctypes.c_char_p),
         ("reals", ctypes.POINTER(ctypes.c_float)),
-        ("num_reals", ctypes.c_int64),
+        ("integers", ctypes.POINTER(ctypes.c_int64)),
+        ("num_values", ctypes.c_int64),
     )
 
 
@@ -262,8 +269,11 @@ def _c_attribute(operator: str, name: str, value: Attribute) -> _CAttribute:
         attribute.kind, attribute.real = _REAL, value
     elif isinstance(value, Unreadable):
         attribute.kind, attribute.text = _OTHER, value.what.encode()
+    elif isinstance(value, Integers):
+        attribute.kind, attribute.num_values = _INTEGERS, len(value.values)
+        attribute.integers = (ctypes.c_int64 * len(value.values))(*value.values)
     else:
-        attribute.kind, attribute.num_reals = _REALS, len(value)
+        attribute.kind, attribute.num_values = _REALS, len(value)
         attribute.reals = (ctypes.c_float * len(value))(*value)
     return attribute
 

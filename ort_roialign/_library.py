@@ -86,7 +86,9 @@ def build_info() -> dict[str, Any]:
         A dict with `version`, `ort_api_version`, `cpu_features`, `cpu_isas`, `cuda`,
         `cuda_version`, `cuda_architectures` and `operators`: a list with `name`, `types`,
         `providers`, `inputs`, `outputs` and `attributes` of each; and `domains`: what `register`
-        takes as further domains, a list with `name`, `domain` and the names of `operators`.
+        takes as further domains, a list with `name`, `domain` and `operators`: of each the `name`,
+        the version of the domain that it is there for from (`since_version`), and whether its
+        attributes are others than those of this package's operator (`translated`).
 
     Raises:
         LibraryNotFoundError: As `get_library_path`.
@@ -261,7 +263,7 @@ def _check_session_options(caller: str, ort: Any, session_options: object) -> No
 def _domain_names(caller: str, domains: object) -> list[str]:
     given = [domains] if isinstance(domains, str) else domains
     names = list(given) if isinstance(given, Iterable) else None
-    if names is None or not all(isinstance(name, str) for name in names):
+    if names is None or not all(isinstance(name, str) and name.isascii() for name in names):
         raise InvalidArgumentError(
             f'{caller}: domains must be a name or several, such as ["mmcv", "mmdeploy"]; '
             f"got {domains!r}"

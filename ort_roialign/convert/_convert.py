@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import onnx
 import onnx_ir as ir
 
-from ort_roialign.convert import _mmcv
 from ort_roialign.convert._graph import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -23,13 +22,9 @@ from ort_roialign.convert._graph import (
 from ort_roialign.convert._mask_loop import convert_mask_loop, may_paste_masks
 from ort_roialign.convert._pyramid import fuse_pyramid, is_own_roi_align, last_merge
 from ort_roialign.convert._report import ConversionReport, Left, Replacement
-from ort_roialign.convert._standard_ops import convert_max_roi_pool, convert_roi_align
+from ort_roialign.convert._roi_align import convert_roi_align
+from ort_roialign.convert._translated import convert_translated, is_translated
 from ort_roialign.errors import InvalidArgumentError, LibraryNotFoundError
-
-_STANDARD: dict[str, Callable[[ir.Node, int, bool], list[str]]] = {
-    "RoiAlign": convert_roi_align,
-    "MaxRoiPool": convert_max_roi_pool,
-}
 
 
 @dataclass
@@ -193,11 +188,11 @@ def _convert_operator(scope: _Scope, node: ir.Node) -> None:
     """Convert one node, if it is a RoI operator of another domain."""
     before = operator_name(node)
     with scope.leaving(node, before):
-        if node.domain in STANDARD_DOMAINS and node.op_type in _STANDARD:
-            warnings = _STANDARD[node.op_type](node, scope.default_opset, scope.fold_shift)
+        if node.domain in STANDARD_DOMAINS and node.op_type == "RoiAlign":
+            warnings = convert_roi_align(node, scope.default_opset, scope.fold_shift)
             scope.warnings[node] = warnings
-        elif _mmcv.is_mmcv(node):
-            _mmcv.convert_mmcv(node)
+        elif is_translated(node):
+            convert_translated(node)
         else:
             return
         scope.done[node] = Replacement(label(node), node.op_type, before, (label(node),))

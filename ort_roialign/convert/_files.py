@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 
 import ort_roialign
+from ort_roialign._library import build_info
 from ort_roialign.convert._convert import convert_in_place, hold
 from ort_roialign.convert._graph import STANDARD_DOMAINS, all_nodes
 from ort_roialign.convert._report import ConversionReport
@@ -20,8 +21,8 @@ from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 # Protobuf's limit is 2^31 bytes; the graph needs some of them.
 _MOST_BYTES_INSIDE = 1_900_000_000
-# The opset from which onnxruntime's CPU provider lacks RoiAlign and MaxRoiPool.
-_OPSET_WITHOUT_KERNELS = 22
+# What `register` takes for ONNX's operators that onnxruntime has kernels for, too.
+_REPLACING = ("onnx-all", "onnx-10")
 
 
 def convert_file(
@@ -79,15 +80,21 @@ def convert_file(
 def foreign_domains(path: Path) -> list[str]:
     """Return what of `register`'s domains a file needs to run on this package's kernels."""
     model = ir.load(path)
-    found = set()
     graphs = [model.graph, *(function.graph for function in model.functions.values())]
-    for node in (each for graph in graphs for each in all_nodes(graph)):
-        standard = node.domain in STANDARD_DOMAINS and node.op_type in ("RoiAlign", "MaxRoiPool")
-        if standard and model.opset_imports.get("", 1) >= _OPSET_WITHOUT_KERNELS:
-            found.add("onnx")
-        if node.domain in ("mmcv", "mmdeploy"):
-            found.add(node.domain)
-    return sorted(found)
+    used = {each.op_identifier()[:2] for graph in graphs for each in all_nodes(graph)}
+    opset = max(model.opset_imports.get(domain, 1) for domain in STANDARD_DOMAINS)
+    found = []
+    for known in build_info()["domains"]:
+        is_standard = known["domain"] in STANDARD_DOMAINS
+        names = STANDARD_DOMAINS if is_standard else (known["domain"],)
+        if known["name"] not in _REPLACING and any(
+            (name, operator["name"]) in used
+            and (not is_standard or opset >= operator["since_version"])
+            for name in names
+            for operator in known["operators"]
+        ):
+            found.append(known["name"])
+    return found
 
 
 def make_session(path: Path, libraries: Sequence[str | os.PathLike[str]] = ()) -> Any:

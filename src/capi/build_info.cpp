@@ -53,10 +53,14 @@ std::string describe(const OperatorEntry& entry) {
 }
 
 std::string describe(const ForeignDomain& domain) {
-  std::vector<std::string> operators;
-  for (const OperatorEntry& entry : domain.entries) operators.push_back(entry.name);
-  return text("{\"name\": ", quoted(domain.choice), ", \"domain\": ", quoted(domain.name),
-              ", \"operators\": ", as_json(operators), "}");
+  std::string operators;
+  for (const OperatorEntry& entry : domain.entries) {
+    operators += text(operators.empty() ? "" : ", ", "{\"name\": ", quoted(entry.name),
+                      ", \"since_version\": ", entry.first_version,
+                      ", \"translated\": ", entry.own_attributes ? "true" : "false", "}");
+  }
+  return text("{\"name\": ", quoted(domain.choice), ", \"domain\": ", quoted(domain.name), ", \"operators\": [",
+              operators, "]}");
 }
 
 std::string describe_build() {

@@ -21,10 +21,10 @@
 namespace ort_roialign {
 namespace {
 
-enum AttributeKind { kInteger = 0, kReal = 1, kText = 2, kReals = 3, kOther = 4 };
+enum AttributeKind { kInteger = 0, kReal = 1, kText = 2, kReals = 3, kIntegers = 4, kOther = 5 };
 
 std::string kind_of(const OrtRoiAlignAttribute& attribute) {
-  constexpr const char* kKinds[] = {"an integer", "a float", "a string", "a list of floats"};
+  constexpr const char* kKinds[] = {"an integer", "a float", "a string", "a list of floats", "a list of integers"};
   if (attribute.kind >= kInteger && attribute.kind < kOther) return kKinds[attribute.kind];
   return attribute.text != nullptr ? attribute.text : text("kind ", attribute.kind);
 }
@@ -63,10 +63,14 @@ class CallAttributes : public AttributeReader {
   std::optional<std::vector<float>> reals(const char* name) const override {
     const OrtRoiAlignAttribute* found = find(name, kReals, "a list of floats");
     if (found == nullptr) return std::nullopt;
-    return std::vector<float>(found->reals, found->reals + found->num_reals);
+    return std::vector<float>(found->reals, found->reals + found->num_values);
   }
 
-  std::optional<std::vector<int64_t>> integers(const char*) const override { return std::nullopt; }  // none has any
+  std::optional<std::vector<int64_t>> integers(const char* name) const override {
+    const OrtRoiAlignAttribute* found = find(name, kIntegers, "a list of integers");
+    if (found == nullptr) return std::nullopt;
+    return std::vector<int64_t>(found->integers, found->integers + found->num_values);
+  }
 
  private:
   const OrtRoiAlignAttribute* find(const std::string& name, int32_t kind, const char* required) const {

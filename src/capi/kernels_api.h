@@ -9,12 +9,13 @@ extern "C" {
 // Which of the values counts is up to the operator.
 struct OrtRoiAlignAttribute {
   const char* name;
-  int32_t kind;  // 0: integer, 1: real, 2: text, 3: reals; 4: none of them, `text` says what, for errors
+  int32_t kind;  // 0: integer, 1: real, 2: text, 3: reals, 4: integers; 5: none of them, `text` says what, for errors
   int64_t integer;
   float real;
   const char* text;
   const float* reals;
-  int64_t num_reals;
+  const int64_t* integers;
+  int64_t num_values;  // of reals or integers
 };
 
 struct OrtRoiAlignTensor {

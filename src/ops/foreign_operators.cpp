@@ -155,19 +155,14 @@ class AttributesOfRoiAlign10 : public AttributeReader {
 
 OwnAttributes onnx_max_roi_pool(const AttributeReader& theirs, const std::string& op) {
   const std::vector<int64_t> sides = theirs.integers("pooled_shape").value_or(std::vector<int64_t>{});
-  if (sides.size() != 2) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  const auto fits = [](int64_t side) { return side >= 1 && side <= kMost; };
+  if (sides.size() != 2 || !fits(sides[0]) || !fits(sides[1])) {
     throw InvalidArgument(
-        text(op, ": attribute pooled_shape must be height and width; got ", sides.size(), " numbers"));
+        text(op, ": attribute pooled_shape must be height and width of 1 to ", kMost, "; got ", to_text(sides)));
   }
   OwnAttributes own;
-  for (int side = 0; side < 2; ++side) {
-    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-    if (sides[side] < 1 || sides[side] > kMost) {
-      throw InvalidArgument(
-          text(op, ": attribute pooled_shape must be height and width of 1 to ", kMost, "; got ", to_text(sides)));
-    }
-    own.integers_given[kSides[side]] = sides[side];
-  }
+  for (int side = 0; side < 2; ++side) own.integers_given[kSides[side]] = sides[side];
   read_scale(own, theirs, op);
   return own;
 }

@@ -93,7 +93,7 @@ def test_what_was_left_is_said(tmp_path):
     result = invoke(saved(tmp_path / "in.onnx", model), tmp_path / "out.onnx")
     assert result.exit_code == 1
     assert "ai.onnx::MaxRoiPool" in result.output
-    assert "pooled_shape must be height and width; got [3]" in result.output
+    assert "pooled_shape must be height and width of 1 to 2147483647; got [3]" in result.output
 
 
 @pytest.mark.parametrize(

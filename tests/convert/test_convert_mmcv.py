@@ -13,7 +13,7 @@ from hand_made import POOLED_INPUTS, SCALE, Array, draw, model_of, own_nodes, ru
 from onnx import TensorProto, helper
 
 from ort_roialign.convert import convert_with_report
-from ort_roialign.convert._mmcv import is_mmcv
+from ort_roialign.convert._translated import is_translated
 
 KERNEL = tolerances.KERNEL["float32"]
 SIZE = {"output_height": 2, "output_width": 3}
@@ -222,7 +222,7 @@ def test_numbers_of_mmcvs_own_tests(operator, domain, rois, attributes, expected
             "MMCVMultiLevelRoiAlign",
             "mmdeploy",
             {**PYRAMID, "featmap_strides": [4, 8, 16]},
-            "attribute featmap_strides must be a list of floats; got one of type INTS",
+            "attribute featmap_strides must be a list of floats; got a list of integers",
         ),
         (
             "MMCVDeformRoIPool",
@@ -239,7 +239,7 @@ def test_numbers_of_mmcvs_own_tests(operator, domain, rois, attributes, expected
         ("MMCVRoiAlign", "mmcv", {"output_width": 2.0}, "must be an integer; got a float"),
         ("MMCVRoiAlign", "mmcv", {"mode": 1}, "mode must be a string; got an integer"),
         ("MMCVRoiAlign", "mmcv", {"mode": "mean"}, 'mode must be "avg" or "max"; got "mean"'),
-        ("MMCVRoiAlign", "mmcv", {"aligned": [1, 2]}, "an integer; got one of type INTS"),
+        ("MMCVRoiAlign", "mmcv", {"aligned": [1, 2]}, "an integer; got a list of integers"),
         (
             "MMCVRoIAlignRotated",
             "mmcv",
@@ -326,7 +326,7 @@ def test_floats_are_kept_to_the_bit(scale):
 
 def test_the_library_is_asked_which_operators_there_are():
     def known(domain: str, operator: str) -> bool:
-        return is_mmcv(ir.Node(domain, operator, []))
+        return is_translated(ir.Node(domain, operator, []))
 
     assert known("mmcv", "MMCVRoiAlign")
     assert known("mmdeploy", "MMCVMultiLevelRoiAlign")

@@ -165,7 +165,7 @@ def test_a_max_roi_pool_without_a_shape_is_left():
     assert converted == original
     (left,) = report.left
     assert (left.node, left.operator) == ("pool", "ai.onnx::MaxRoiPool")
-    assert "pooled_shape must be height and width; got [3]" in left.reason
+    assert "pooled_shape must be height and width of 1 to 2147483647; got [3]" in left.reason
 
 
 def in_branches(node: onnx.NodeProto) -> onnx.ModelProto:

@@ -59,7 +59,7 @@ def test_images_that_are_not_there(device, packed, number):
             {"featmap_strides": [4.0], "roi_scale_factor": 2.0},
             "roi_scale_factor must be 1, or 0 or less, for boxes pooled as they are; got 2",
         ),
-        ("MaxRoiPool", "", {}, "pooled_shape must be height and width; got 0 numbers"),
+        ("MaxRoiPool", "", {}, "pooled_shape must be height and width of 1 to 2147483647; got []"),
         (
             "MaxRoiPool",
             "",

@@ -1,4 +1,4 @@
-"""The operators that mmcv and mmdeploy export, as this package's.
+"""ONNX's MaxRoiPool and the operators that mmcv and mmdeploy export, as this package's.
 
 The library knows them, and says which of its own each one is. Their rois have the image's number in
 front.
@@ -10,7 +10,7 @@ import functools
 
 import onnx_ir as ir
 
-from ort_roialign._kernels import Attribute, Unreadable, translate
+from ort_roialign._kernels import Attribute, Integers, Unreadable, translate
 from ort_roialign._library import build_info
 from ort_roialign._signatures import SIGNATURES, Signature
 from ort_roialign.convert._graph import (
@@ -24,26 +24,30 @@ from ort_roialign.convert._graph import (
 from ort_roialign.errors import InvalidArgumentError
 
 
-def is_mmcv(node: ir.Node) -> bool:
-    """Whether a node is one of the operators of mmcv or mmdeploy that the library knows."""
-    return (node.domain, node.op_type) in _foreign_operators()
+def is_translated(node: ir.Node) -> bool:
+    """Whether the library knows a node's operator, by other attributes than its own."""
+    return (_domain(node), node.op_type) in _translated_operators()
 
 
 @functools.cache
-def _foreign_operators() -> frozenset[tuple[str, str]]:
+def _translated_operators() -> frozenset[tuple[str, str]]:
     return frozenset(
-        (known["domain"], operator)
+        (known["domain"], operator["name"])
         for known in build_info()["domains"]
-        if known["domain"] not in STANDARD_DOMAINS
         for operator in known["operators"]
+        if operator["translated"]
     )
 
 
-def convert_mmcv(node: ir.Node) -> None:
-    """Make an operator of mmcv or mmdeploy this package's, in place."""
+def _domain(node: ir.Node) -> str:
+    return "" if node.domain in STANDARD_DOMAINS else node.domain
+
+
+def convert_translated(node: ir.Node) -> None:
+    """Make an operator that the library translates this package's, in place."""
     given = {name: _value(each) for name, each in node.attributes.items()}
     try:
-        operator, attributes = translate(node.domain, node.op_type, given, len(node.inputs))
+        operator, attributes = translate(_domain(node), node.op_type, given, len(node.inputs))
     except InvalidArgumentError as error:
         raise NotConvertibleError(str(error)) from error
     inputs = _checked_inputs(node, SIGNATURES[operator])
@@ -81,6 +85,8 @@ def _value(attribute: ir.Attr) -> Attribute:
         return attribute.as_string()
     if attribute.type == ir.AttributeType.FLOATS:
         return attribute.as_floats()
+    if attribute.type == ir.AttributeType.INTS:
+        return Integers(tuple(attribute.as_ints()))
     return Unreadable(f"one of type {attribute.type.name}")
 
 

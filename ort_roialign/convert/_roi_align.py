@@ -1,6 +1,6 @@
-"""RoiAlign and MaxRoiPool of the standard domain, as this package's operators.
+"""RoiAlign of the standard domain, as this package's.
 
-Sources: ONNX RoiAlign-10, -16 and -22, MaxRoiPool-1 and -22.
+Source: ONNX RoiAlign-10, -16 and -22.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import onnx_ir as ir
 
 from ort_roialign._opset import COORDINATE_MODE_SINCE
 from ort_roialign.convert._graph import (
-    NotConvertibleError,
     attribute,
     become,
-    check_attributes,
     check_inputs,
     constant,
     label,
     producer,
-    split_image_number,
 )
 
 _MODE = "coordinate_transformation_mode"
@@ -91,21 +88,3 @@ def _before_shift(node: ir.Node, rois: ir.Value | None) -> ir.Value | None:
     if np.any(~(np.abs(moved - half_cell) <= 2 * np.spacing(half_cell))):
         return None
     return unmoved
-
-
-def convert_max_roi_pool(node: ir.Node, opset: int, fold_shift: bool) -> list[str]:
-    """Make ONNX's MaxRoiPool this package's RoiPool, in place."""
-    check_inputs(node, 2)
-    sides = attribute(node, "pooled_shape", [])
-    if len(sides) != 2:
-        raise NotConvertibleError(f"pooled_shape must be height and width; got {sides}")
-    attributes = {
-        "output_height": int(sides[0]),
-        "output_width": int(sides[1]),
-        "spatial_scale": float(attribute(node, "spatial_scale", 1.0)),
-    }
-    x, rois = node.inputs
-    assert rois is not None
-    check_attributes("RoiPool", attributes)
-    become(node, "RoiPool", [x, *split_image_number(node, rois)], attributes)
-    return []
