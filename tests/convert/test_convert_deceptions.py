@@ -98,31 +98,22 @@ def less_than_zero_boxes(graph: onnx.GraphProto) -> None:
     )
 
 
-def other_boxes_for_zeros(graph: onnx.GraphProto) -> None:
-    add_constant(graph, "zero", np.float32(0))
-    fill = numpy_helper.from_array(np.array([-50], np.float32))
-    insert_nodes(
-        graph,
-        BOXES,
-        helper.make_node("Equal", [BOXES, "zero"], ["is_zero"]),
-        helper.make_node("Shape", [BOXES], ["shape"]),
-        helper.make_node("ConstantOfShape", ["shape"], ["fill"], value=fill),
-        helper.make_node("Where", ["is_zero", "fill", BOXES], ["chosen"]),
-    )
+def exchanges_coordinates(old: float, new: float) -> Change:
+    """Return a change by which coordinates that are equal to `old` become `new`."""
 
+    def change(graph: onnx.GraphProto) -> None:
+        add_constant(graph, "old", np.float32(old))
+        value = numpy_helper.from_array(np.array([new], np.float32))
+        insert_nodes(
+            graph,
+            BOXES,
+            helper.make_node("Equal", [BOXES, "old"], ["is_old"]),
+            helper.make_node("Shape", [BOXES], ["shape"]),
+            helper.make_node("ConstantOfShape", ["shape"], ["new"], value=value),
+            helper.make_node("Where", ["is_old", "new", BOXES], ["exchanged"]),
+        )
 
-def ones_for_minus_ones(graph: onnx.GraphProto) -> None:
-    """Coordinates of -1 become 1, as sizes of -1 do where they broadcast."""
-    add_constant(graph, "minus", np.float32(-1))
-    one = numpy_helper.from_array(np.array([1], np.float32))
-    insert_nodes(
-        graph,
-        BOXES,
-        helper.make_node("Equal", [BOXES, "minus"], ["is_minus"]),
-        helper.make_node("Shape", [BOXES], ["shape"]),
-        helper.make_node("ConstantOfShape", ["shape"], ["fill"], value=one),
-        helper.make_node("Where", ["is_minus", "fill", BOXES], ["chosen"]),
-    )
+    return change
 
 
 def more_zeros_for_many_boxes(graph: onnx.GraphProto) -> None:
@@ -200,8 +191,9 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "images as truths": (images_as_truths, "may change the values"),
     "images by a table": (images_by_a_table, "from the same rows of one tensor"),
     "boxes compared with 0": (less_than_zero_boxes, "may change the values"),
-    "other boxes for 0": (other_boxes_for_zeros, "may change the values"),
-    "boxes of 1 for -1": (ones_for_minus_ones, "may change the values"),
+    "other boxes for 0": (exchanges_coordinates(0, -50), "may change the values"),
+    # As sizes of -1 become 1 where they broadcast.
+    "boxes of 1 for -1": (exchanges_coordinates(-1, 1), "may change the values"),
     "more zeros for many boxes": (more_zeros_for_many_boxes, "may change the values"),
     "boxes times the map's height": (boxes_by_the_height_of_a_map, "may change the values"),
     "areas as integers": (areas_as_integers, "areas must be of columns of boxes"),
