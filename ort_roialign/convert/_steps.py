@@ -145,7 +145,7 @@ def check_loop_steps(before: Iterable[ir.Node], loop: ir.Node, known: Container[
             raise _refusal(user)
 
 
-def _may_limit(value: ir.Value | None, image: Container[int]) -> bool:
+def _may_limit(value: ir.Value | None, known: Container[int]) -> bool:
     """Whether a constant is one that values of a run need not reach."""
     array = constant(value)
     if array is None:
@@ -153,7 +153,7 @@ def _may_limit(value: ir.Value | None, image: Container[int]) -> bool:
     if array.dtype.kind not in "fiu":
         return array.dtype.kind != "b"
     return any(
-        not (abs(number) <= _LARGEST_STEP or abs(number) >= _END_OF_RANGE or number in image)
+        not (abs(number) <= _LARGEST_STEP or abs(number) >= _END_OF_RANGE or number in known)
         for number in array.reshape(-1).tolist()
     )
 
