@@ -59,8 +59,8 @@ def inputs_of(node: ir.Node) -> list[ir.Value]:
     for graph in subgraphs(node):
         inner = all_nodes(graph)
         own = {value for each in inner for value in each.outputs}
-        own |= {value for each in inner if each.graph is not None for value in each.graph.inputs}
-        own |= set(graph.inputs)
+        for each in {graph, *(each.graph for each in inner if each.graph is not None)}:
+            own |= {*each.inputs, *each.initializers.values()}
         used = [value for each in inner for value in each.inputs if value is not None]
         read += [value for value in (*used, *graph.outputs) if value not in own]
     return list(dict.fromkeys(read))

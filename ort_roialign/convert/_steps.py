@@ -182,11 +182,14 @@ def _read_sizes(nodes: Iterable[ir.Node]) -> tuple[set[ir.Value], set[ir.Node]]:
 
 def _broadcast_idiom(where: ir.Node) -> set[ir.Node]:
     """Return the nodes of `Where(size == -1, 1, size)` but those of the ones, or none."""
-    equal = producer(where.inputs[0], "Equal") if len(where.inputs) == 3 else None
-    if equal is None or producer(where.outputs[0], "Where") is None or len(equal.inputs) != 2:
+    if producer(where.outputs[0], "Where") is None or len(where.inputs) != 3:
         return set()
-    ones, size = where.inputs[1:]
-    if size not in equal.inputs or not _is_filled_with_one(ones):
+    chosen, ones, size = where.inputs
+    answers = constant(chosen)
+    if answers is not None and not answers.any():
+        return {where}  # simplified: no size is -1
+    equal = producer(chosen, "Equal")
+    if equal is None or size not in equal.inputs or not _are_ones(ones):
         return set()
     minus = equal.inputs[1 - list(equal.inputs).index(size)]
     product = producer(minus, "Mul")
@@ -197,9 +200,11 @@ def _broadcast_idiom(where: ir.Node) -> set[ir.Node]:
     return {where, equal, product} if fits else set()
 
 
-def _is_filled_with_one(value: ir.Value | None) -> bool:
+def _are_ones(value: ir.Value | None) -> bool:
     node = producer(value, "ConstantOfShape")
-    filled = node.attributes.get("value") if node is not None else None
+    if node is None:
+        return _is_filled(value, 1)
+    filled = node.attributes.get("value")
     return filled is not None and not filled.is_ref() and filled.as_tensor().numpy().item() == 1
 
 

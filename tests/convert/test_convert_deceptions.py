@@ -269,6 +269,20 @@ def test_maps_of_half_precision_are_left_with_their_types(pooler):
     ort_roialign.InferenceSession(converted, ["CPUExecutionProvider"])
 
 
+def test_comparisons_that_a_simplifier_took_away(pooler, rng):
+    """No size is -1, so some write False in place of the Equal before each Where."""
+    for number, node in enumerate(nodes_of(pooler.graph, "Where")):
+        equal = maker(pooler.graph, node.input[0])
+        pooler.graph.node.remove(maker(pooler.graph, equal.input[1]))
+        pooler.graph.node.remove(equal)
+        node.input[0] = add_constant(pooler.graph, f"never{number}", np.zeros(4, bool))
+    converted, report = convert_with_report(pooler)
+    assert report.left == []
+    feeds = feeds_of(pooler, rng, 2)
+    expected = run(pooler, feeds)[0]
+    assert_allclose(run(converted, feeds)[0], expected, *tolerances.KERNEL["float32"])
+
+
 def test_a_choice_of_boxes_that_others_use_stays_for_them(pooler, rng):
     pooler.graph.node.append(helper.make_node("Relu", ["/pool/Gather_10_output_0"], ["extra"]))
     pooler.graph.output.append(helper.make_tensor_value_info("extra", 1, [None] * 2))

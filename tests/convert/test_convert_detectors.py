@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tolerances
 from hand_made import attributes, own_nodes, run
@@ -72,6 +73,25 @@ def test_mask_rcnn(mask_rcnn, rng):
     assert [len(pads(model)) for model in (mask_rcnn, converted)] == [2, 1]
     for height, width in ((96, 128), (77, 150)):
         assert_same(mask_rcnn, converted, rng.random((3, height, width), dtype=np.float32))
+
+
+def folded(path: Path, target: Path) -> onnx.ModelProto:
+    """Return a model as onnxruntime's graph optimizations leave it: constants in other places."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    return onnx.load(target)
+
+
+def test_a_detector_that_was_optimized_before(detector_file, tmp_path, rng):
+    original = folded(detector_file("mask_rcnn", "torchscript"), tmp_path / "folded.onnx")
+    converted, report = convert_with_report(original)
+    assert report.left == []
+    names = [node.op_type for node in own_nodes(converted)]
+    assert sorted(names) == ["MultiScaleRoiAlign", "MultiScaleRoiAlign", "PasteMasks"]
+    assert_same(original, converted, rng.random((3, 77, 150), dtype=np.float32))
 
 
 def test_an_image_of_one_size(detector_file, rng):
