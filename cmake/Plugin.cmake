@@ -16,7 +16,7 @@ function(ort_roialign_set_compile_options name)
   endif()
   if(ORT_ROIALIGN_SANITIZE)
     # More optimisation takes twice the time to compile.
-    list(APPEND flags -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g)
+    list(APPEND flags -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1)
   endif()
   target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
 endfunction()
