@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 
 import onnx
 import onnx_ir as ir
@@ -15,6 +16,7 @@ from ort_roialign.convert._graph import (
     STANDARD_DOMAINS,
     NotConvertibleError,
     all_nodes,
+    inputs_of,
     label,
     name_new_values,
     operator_name,
@@ -76,8 +78,8 @@ def convert(model: onnx.ModelProto, *, fold_shift: bool = True) -> onnx.ModelPro
         The converted model, equal to the given one where there is nothing to convert.
 
     Raises:
-        InvalidArgumentError: if the model is not an `onnx.ModelProto`, or holds what onnx_ir does
-            not: sparse initializers or training steps.
+        InvalidArgumentError: if the model is not an `onnx.ModelProto`, holds what onnx_ir does not,
+            sparse initializers or training steps, or has a cycle of nodes.
         LibraryNotFoundError: if the shared library is missing, which proves pyramids and loops.
     """
     return convert_with_report(model, fold_shift=fold_shift)[0]
@@ -109,7 +111,7 @@ def hold(model: onnx.ModelProto) -> ir.Model:
     """Give a model to onnx_ir.
 
     Raises:
-        InvalidArgumentError: if it holds what onnx_ir would drop, or cannot read.
+        InvalidArgumentError: if it holds what onnx_ir would drop, or cannot read, or a cycle.
     """
     sparse = [each.values.name for each in _sparse_initializers(model.graph)]
     if sparse or model.training_info:
@@ -118,9 +120,27 @@ def hold(model: onnx.ModelProto) -> ir.Model:
             f"convert: model must have neither sparse initializers nor training steps; got {found}"
         )
     try:
-        return ir.from_proto(model)
+        held = ir.from_proto(model)
     except Exception as error:  # of many kinds
         raise InvalidArgumentError(f"convert: model cannot be read: {error}") from error
+    _check_order(held)
+    return held
+
+
+def _check_order(model: ir.Model) -> None:
+    """Check that no node reads what is made of its own result: walks back would never end."""
+    for graph in _graphs(model):
+        read = {node: [each.producer() for each in inputs_of(node)] for node in all_nodes(graph)}
+        makers = {
+            node: [each for each in given if each is not None] for node, given in read.items()
+        }
+        try:
+            TopologicalSorter(makers).prepare()
+        except CycleError as error:
+            raise InvalidArgumentError(
+                f"convert: model must have no cycle of nodes; got one through "
+                f"{label(error.args[1][0])}"
+            ) from error
 
 
 def _sparse_initializers(graph: onnx.GraphProto) -> Iterator[onnx.SparseTensorProto]:

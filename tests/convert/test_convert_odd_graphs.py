@@ -16,6 +16,7 @@ from test_convert_deceptions import BOXES, INDEX, ROWS, add_constant, insert_aft
 from test_convert_pyramid_refusals import maker, nodes_of
 
 from ort_roialign.convert import convert_with_report
+from ort_roialign.errors import InvalidArgumentError
 
 Change = Callable[[onnx.GraphProto], None]
 # More than Python calls within each other.
@@ -104,6 +105,42 @@ def test_an_odd_pyramid_is_left(pooler, case):
     converted, report = convert_with_report(pooler)
     assert report.left
     assert [node.op_type for node in own_nodes(converted)] == ["RoiAlign", "RoiAlign"]
+
+
+def levels_of_themselves(graph: onnx.GraphProto) -> None:
+    cast = maker(graph, "/pool/Cast_1_output_0")
+    cast.op_type, cast.input[:] = "Identity", ["same"]
+    del cast.attribute[:]
+    graph.node.append(helper.make_node("Identity", ["/pool/Cast_1_output_0"], ["same"]))
+
+
+def results_of_themselves(graph: onnx.GraphProto) -> None:
+    first, last = nodes_of(graph, "ScatterElements")
+    first.input[0] = last.output[0]
+
+
+def a_loop_of_its_own_result(graph: onnx.GraphProto) -> None:
+    """What the body of an If reads is made of the If's result."""
+    inner = helper.make_graph(
+        [helper.make_node("Identity", ["new_x0"], ["inner"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)],
+    )
+    add_constant(graph, "always", np.array(True))
+    graph.node.insert(
+        0,
+        helper.make_node("If", ["always"], ["new_x0"], then_branch=inner, else_branch=inner),
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [levels_of_themselves, results_of_themselves, a_loop_of_its_own_result]
+)
+def test_a_cycle_is_refused(pooler, change):
+    change(pooler.graph)
+    with pytest.raises(InvalidArgumentError, match="model must have no cycle of nodes; got one"):
+        convert_with_report(pooler)
 
 
 @pytest.mark.parametrize("name", ["mode", "output_height", "spatial_scale", "a_name_of_its_own"])
