@@ -24,7 +24,7 @@ from ort_roialign.convert._graph import (
 from ort_roialign.convert._mask_loop import convert_mask_loop, may_paste_masks
 from ort_roialign.convert._pyramid import fuse_pyramid, is_own_roi_align, last_merge
 from ort_roialign.convert._report import ConversionReport, Left, Replacement
-from ort_roialign.convert._roi_align import convert_roi_align
+from ort_roialign.convert._roi_align import convert_roi_align, is_standard_roi_align
 from ort_roialign.convert._translated import convert_translated, is_translated
 from ort_roialign.errors import InvalidArgumentError, LibraryNotFoundError
 
@@ -65,7 +65,7 @@ def convert(model: onnx.ModelProto, *, fold_shift: bool = True) -> onnx.ModelPro
     Converted are ONNX's RoiAlign and MaxRoiPool, mmcv's and mmdeploy's operators, the level
     choice, pooling and merging of torchvision's, detectron2's and mmdet's feature pyramids, and the
     loop that pastes a Mask R-CNN's masks; in subgraphs and functions too. Names of inputs and
-    outputs, metadata and other nodes stay. Weights in other files are not read.
+    outputs, metadata and other nodes stay, and weights in other files where they are.
 
     Args:
         model: the model; not changed.
@@ -80,7 +80,9 @@ def convert(model: onnx.ModelProto, *, fold_shift: bool = True) -> onnx.ModelPro
     Raises:
         InvalidArgumentError: if the model is not an `onnx.ModelProto`, holds what onnx_ir does not,
             sparse initializers or training steps, or has a cycle of nodes.
-        LibraryNotFoundError: if the shared library is missing, which proves pyramids and loops.
+        LibraryNotFoundError: if the shared library is missing, which knows other operators, and
+            proves pyramids and loops.
+        OrtRoiAlignError: if the library cannot be loaded.
     """
     return convert_with_report(model, fold_shift=fold_shift)[0]
 
@@ -196,7 +198,9 @@ def _graphs(model: ir.Model) -> list[ir.Graph]:
 
 def _convert_scope(scope: _Scope) -> None:
     for node in all_nodes(scope.graph):
-        if node.op_identifier()[:2] not in scope.own_operators:
+        if node.op_identifier()[:2] not in scope.own_operators and (
+            is_standard_roi_align(node) or is_translated(node)
+        ):
             _convert_operator(scope, node)
     _fuse_pyramids(scope)
     for node in all_nodes(scope.graph):
@@ -205,16 +209,14 @@ def _convert_scope(scope: _Scope) -> None:
 
 
 def _convert_operator(scope: _Scope, node: ir.Node) -> None:
-    """Convert one node, if it is a RoI operator of another domain."""
+    """Convert one RoI operator of another domain."""
     before = operator_name(node)
     with scope.leaving(node, before):
-        if node.domain in STANDARD_DOMAINS and node.op_type == "RoiAlign":
+        if is_standard_roi_align(node):
             warnings = convert_roi_align(node, scope.default_opset, scope.fold_shift)
             scope.warnings[node] = warnings
-        elif is_translated(node):
-            convert_translated(node)
         else:
-            return
+            convert_translated(node)
         scope.done[node] = Replacement(label(node), node.op_type, before, (label(node),))
 
 

@@ -91,9 +91,13 @@ def tensor_of(value: ir.Value | None) -> ir.TensorProtocol | None:
 def constant(value: ir.Value | None) -> npt.NDArray[Any] | None:
     """Return a small constant's value, or None for a large one and any other value."""
     tensor = tensor_of(value)
-    if tensor is None or tensor.size > _MOST_ELEMENTS:
+    if tensor is not None:
+        return elements(tensor) if tensor.size <= _MOST_ELEMENTS else None
+    cast = producer(value, "Cast")  # which exporters write where they do not fold constants
+    array = constant(cast.inputs[0]) if cast is not None else None
+    if cast is None or array is None or not keeps_numbers(cast):
         return None
-    return elements(tensor)
+    return array.astype(ir.DataType(attribute(cast, "to", 0)).numpy())
 
 
 def elements(tensor: ir.TensorProtocol) -> npt.NDArray[Any]:

@@ -31,7 +31,7 @@ from ort_roialign.convert._graph import (
 )
 from ort_roialign.convert._pyramid_proof import box_sources
 from ort_roialign.convert._region import Array, Region, nodes_between
-from ort_roialign.convert._rows import rows_of, size_of
+from ort_roialign.convert._rows import SizeReader
 from ort_roialign.convert._steps import check_loop_steps
 
 # torchvision frames masks with one row of zeros, whatever their size.
@@ -135,7 +135,8 @@ def _check_trips(loop: ir.Node, framed: ir.Value) -> None:
     while (step := producer(goes_on[1], "Identity")) is not None:
         goes_on[1] = step.inputs[0]
     always = all(each is None or scalar(each) or each is body.inputs[1] for each in goes_on)
-    if size_of(loop.inputs[0]) != rows_of(framed) or not always:
+    sizes = SizeReader()
+    if sizes.size(loop.inputs[0]) != sizes.rows(framed) or not always:
         raise NotConvertibleError("a loop over masks must run once for each of them")
 
 

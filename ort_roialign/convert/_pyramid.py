@@ -38,6 +38,7 @@ from ort_roialign.convert._pyramid_proof import (
     check_users,
     nodes_of,
     prove,
+    read_areas,
 )
 from ort_roialign.convert._region import nodes_between
 from ort_roialign.convert._steps import check_pyramid_steps
@@ -100,16 +101,13 @@ def _next_step(value: ir.Value, last: ir.Node | None) -> ir.Node | None:
     return None
 
 
-def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int]) -> LevelRule:
+def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int]) -> None:
     """Make the last merge of a pyramid's results one MultiScaleRoiAlign, in place.
 
     Args:
         last: the last ScatterElements, ScatterND or Add.
         pools: the RoiAligns of this package that it merges.
         opsets: domain -> version.
-
-    Returns:
-        The level rule.
 
     Raises:
         NotConvertibleError: if it is not certain that one node computes the same; nothing is
@@ -147,11 +145,10 @@ def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int])
     check_pyramid_steps(
         nodes_of(part),
         known={*pools, *part.chosen, *nodes_between([rule.area], numbers)},
-        arithmetic={*merges, *nodes_between(part.boxes, rule.area)},
+        arithmetic={*merges, *read_areas(nodes_between(part.boxes, rule.area), rule.area)},
     )
     prove(part, rule, attributes, opsets)
     become(last, "MultiScaleRoiAlign", [*split_image_number(last, rois), *maps], attributes)
-    return rule
 
 
 def _read_level(pool: ir.Node) -> _Level:

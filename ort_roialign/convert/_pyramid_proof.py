@@ -23,7 +23,7 @@ from ort_roialign.convert._graph import (
 )
 from ort_roialign.convert._levels import LevelRule
 from ort_roialign.convert._region import Array, Region, nodes_between
-from ort_roialign.convert._rows import COLUMN_AXES, chooses_columns, rows_of
+from ort_roialign.convert._rows import COLUMN_AXES, SizeReader, chooses_columns
 
 _SEED = 20170320
 _BOXES_A_LEVEL = 12
@@ -32,7 +32,7 @@ _BOXES_WITHOUT_AREA = 3
 # the logarithm, which differs between machines.
 _NEAR_LIMIT = 1e-4
 _IMAGES = 3
-_CHANNELS = 3
+_CHANNELS = 5
 # Both sides run the same kernels: sums of order 10 that are added in the same order.
 _TOLERANCE = 1e-4
 
@@ -127,6 +127,42 @@ def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
     return tuple(found)
 
 
+def read_areas(nodes: Iterable[ir.Node], area: ir.Value) -> set[ir.Node]:
+    """Return the nodes that subtract and multiply, which must do so as in (x2 - x1) * (y2 - y1).
+
+    Args:
+        nodes: those between boxes and areas, each after its inputs.
+        area: the areas.
+
+    Raises:
+        NotConvertibleError: if they compute something else.
+    """
+    found: set[ir.Node] = set()
+    sides: set[ir.Value] = set()
+    areas: set[ir.Value] = set()
+    for node in nodes:
+        given = {value for value in node.inputs if value is not None}
+        fits = True
+        if node.op_type == "Sub":
+            found.add(node)
+            fits = len(given) == 2 and not given & (sides | areas)
+            fits = fits and all(tensor_of(value) is None for value in given)
+            sides.update(node.outputs)
+        elif node.op_type == "Mul":
+            found.add(node)
+            fits = len(given) == 2 and given <= sides
+            areas.update(node.outputs)
+        elif given & areas:
+            areas.update(node.outputs)
+        elif given & sides:
+            sides.update(node.outputs)
+        if not fits:
+            raise NotConvertibleError(f"{label(node)} makes areas of more than two sides of a box")
+    if area not in areas:
+        raise NotConvertibleError(f"areas must be products of sides; got {area.name}")
+    return found
+
+
 def _keeps_areas(node: ir.Node) -> bool:
     """Whether a step is not a Cast to a type that areas are too large or not whole enough for."""
     return node.op_type != "Cast" or attribute(node, "to", 0) == ir.DataType.FLOAT
@@ -167,20 +203,14 @@ def prove(
     """
     rng = np.random.default_rng(_SEED)
     rows, channels = _fixed_sizes(part, attributes)
-    channels = channels or _CHANNELS
-    # Each map has another mean and other sides, so that one in another's place shows.
-    maps = {
-        value: (
-            rng.standard_normal((_IMAGES, channels, 16 + number, 23 + 2 * number)) + 3 * number
-        ).astype(np.float32)
-        for number, value in enumerate(part.maps)
-    }
     region: Region | None = None
-    for boxes in _runs(_draw_boxes(rng, rule), rows):
+    for run, boxes in enumerate(_runs(_draw_boxes(rng, rule), rows)):
         images = _draw_images(rng, part, len(boxes))
+        maps = _draw_maps(rng, part, channels, run % 2)
         values = {**_feed_boxes(part, boxes, images), **maps}
         if not part.zeros_are_inside:
-            values[part.zeros] = np.zeros((len(boxes), channels, *_sides(attributes)), np.float32)
+            size = (len(boxes), maps[part.maps[0]].shape[1], *_sides(attributes))
+            values[part.zeros] = np.zeros(size, np.float32)
         region = region or Region(values, part.last.outputs[0], opsets)
         expected = ops.multi_scale_roi_align(
             boxes, images[:, 0].astype(np.int64), *maps.values(), **attributes
@@ -238,6 +268,20 @@ def _draw_images(rng: np.random.Generator, part: PyramidPart, rows: int) -> Arra
     return rng.integers(0, _IMAGES, (rows, 1)).astype(np.float32)
 
 
+def _draw_maps(
+    rng: np.random.Generator, part: PyramidPart, channels: int | None, more: int
+) -> dict[ir.Value, Array]:
+    """Draw maps; `more` makes all their sizes others.
+
+    Each map has another mean and other sides, so that one in another's place shows.
+    """
+    shape = (_IMAGES + 4 * more, channels or _CHANNELS + more)
+    return {
+        value: rng.normal(3 * n, 1, (*shape, 16 + n + 3 * more, 23 + 2 * n + more)).astype("f4")
+        for n, value in enumerate(part.maps)
+    }
+
+
 def _feed_boxes(part: PyramidPart, boxes: Array, images: Array) -> dict[ir.Value, Array]:
     """Give boxes and images to the values that the part takes them from."""
     if part.images is None:
@@ -262,7 +306,8 @@ def _fixed_sizes(part: PyramidPart, attributes: Mapping[str, Any]) -> tuple[int 
     Raises:
         NotConvertibleError: if the zeros may have other sizes than the pooled boxes.
     """
-    rows, zeros_rows = rows_of(part.rois), rows_of(part.zeros)
+    sizes = SizeReader()
+    rows, zeros_rows = sizes.rows(part.rois), sizes.rows(part.zeros)
     # What follows from the boxes inside the part shows in a run.
     if rows != zeros_rows and (isinstance(zeros_rows, int) or not part.zeros_are_inside):
         raise NotConvertibleError(
@@ -272,10 +317,10 @@ def _fixed_sizes(part: PyramidPart, attributes: Mapping[str, Any]) -> tuple[int 
     shapes = [value.shape for value in part.maps if value.shape is not None]
     known = {shape[1] for shape in shapes if len(shape) == 4 and isinstance(shape[1], int)}
     channels = known.pop() if len(known) == 1 else None
-    sizes = _sizes_of_zeros(part.zeros)
+    shape = _sizes_of_zeros(part.zeros)
     must = [channels, *_sides(attributes)]
-    written = [size for size in sizes[1:2] if size is not None]
-    if known or written not in ([], [channels]) or not (part.zeros_are_inside or sizes[1:] == must):
+    written = [size for size in shape[1:2] if size is not None]
+    if known or written not in ([], [channels]) or not (part.zeros_are_inside or shape[1:] == must):
         raise NotConvertibleError(
             f"results must be merged into zeros of the maps' channels and the output's height and "
             f"width; {part.zeros.name} may have other ones"

@@ -46,7 +46,7 @@ def nodes_between(inputs: Iterable[ir.Value], output: ir.Value) -> list[ir.Node]
             continue
         node = value.producer()
         if node is None:
-            raise NotConvertibleError(f"it depends on {value.name}, which is neither boxes nor map")
+            raise NotConvertibleError(f"it depends on {value.name}, which is none of its inputs")
         if node in done:
             continue
         if inputs_are_done:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ort_roialign._opset import COORDINATE_MODE_SINCE
 from ort_roialign.convert._graph import (
+    STANDARD_DOMAINS,
     attribute,
     become,
     check_inputs,
@@ -19,6 +20,11 @@ from ort_roialign.convert._graph import (
 )
 
 _MODE = "coordinate_transformation_mode"
+
+
+def is_standard_roi_align(node: ir.Node) -> bool:
+    """Whether a node is ONNX's RoiAlign."""
+    return node.domain in STANDARD_DOMAINS and node.op_type == "RoiAlign"
 
 
 def convert_roi_align(node: ir.Node, opset: int, fold_shift: bool) -> list[str]:

@@ -18,34 +18,26 @@ from ort_roialign.convert._graph import attribute, constant, producer, scalar, t
 _RETYPE = ("Cast", "Identity")
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Sqrt", "Log", "Floor", "Clip", "Sigmoid", "Exp")
 COLUMN_AXES = (1, -1)
-_END_OF_AXIS = 2**31 - 1
+END_OF_RANGE = 2**31 - 1  # what exporters write for an end is this or more
 # Less than what a proof's run has of anything.
-_FEW = 8
+FEW = 8
 
 
-def rows_of(value: ir.Value) -> Hashable:
-    """Return the size of a value's first axis: a number or an expression."""
-    return _Reader().rows(value)
-
-
-def size_of(value: ir.Value | None) -> Hashable:
-    """Return a size that a model computes, the first where there are several."""
-    return _Reader().size(value)
-
-
-class _Reader:
-    """Reads rows and sizes, each value's once."""
+class SizeReader:
+    """Reads rows and sizes as expressions, each value's once: compare what one reader has read."""
 
     def __init__(self) -> None:
         self._rows: dict[ir.Value, Hashable] = {}
         self._sizes: dict[ir.Value | None, Hashable] = {}
 
     def rows(self, value: ir.Value) -> Hashable:
+        """Return the size of a value's first axis: a number or an expression."""
         if value not in self._rows:
             self._rows[value] = self._read_rows(value)
         return self._rows[value]
 
     def size(self, value: ir.Value | None) -> Hashable:
+        """Return a size that a model computes, the first where there are several."""
         if value not in self._sizes:
             self._sizes[value] = self._read_size(value)
         return self._sizes[value]
@@ -144,7 +136,7 @@ def chooses_columns(node: ir.Node, column_axes: tuple[int, ...] = COLUMN_AXES) -
         return attribute(node, "axis", 0) in column_axes
     ranges = slices_of(node) if producer(value, "Slice") is not None else None
     return ranges is not None and all(
-        axis in column_axes or (start == 0 and end >= _END_OF_AXIS and step == 1)
+        axis in column_axes or (start == 0 and end >= END_OF_RANGE and step == 1)
         for axis, start, end, step in ranges
     )
 
@@ -170,11 +162,12 @@ def slices_of(node: ir.Node) -> list[tuple[int, int, int, int]] | None:
 
 
 def limits_rows(node: ir.Node) -> bool:
-    """Whether a Slice may keep less than all of many rows.
+    """Whether a Slice may leave out some of many rows, and none of those that a run has.
 
-    It may not where its ends are those of the axis, or so near to its start that any run shows it.
+    It may not where it begins and ends near an end of the axis, and takes short steps.
     """
     ranges = slices_of(node)
     return ranges is None or any(
-        start < -_FEW or _FEW < abs(end) < _END_OF_AXIS for _, start, end, _ in ranges
+        abs(start) > FEW or FEW < abs(end) < END_OF_RANGE or abs(step) > FEW
+        for _, start, end, step in ranges
     )

@@ -3,8 +3,8 @@
 A run shows a wrong column, row, order or number. It does not show what happens to other values than
 it draws: a limit, a comparison, a number type that is too short. So none of these may be there but
 those that were read before: the level rule, and the clamping of masks to their image. Sizes may be
-chosen and added, and only shapes may follow from them: runs with other sizes then show on which
-ones they depend.
+chosen, added and multiplied by numbers, and only shapes may follow from them: runs with other sizes
+then show on which ones they depend.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ort_roialign.convert._graph import (
     all_nodes,
     attribute,
     constant,
+    elements,
     inputs_of,
     keeps_numbers,
     label,
@@ -28,12 +29,13 @@ from ort_roialign.convert._graph import (
     subgraphs,
     tensor_of,
 )
-from ort_roialign.convert._rows import limits_rows
+from ort_roialign.convert._rows import END_OF_RANGE, FEW, limits_rows
 
 _MOVES = frozenset({
     "Concat", "Expand", "Identity", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze",
 })  # fmt: skip
 _CHOICES = {"Gather": 1, "GatherND": 1, "ScatterElements": 1, "ScatterND": 1}  # place of the index
+_ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 _SIZE_STEPS = frozenset({
     "Add", "Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze",
 })  # fmt: skip
@@ -48,9 +50,6 @@ _STEPS_BEFORE_LOOP = frozenset({
     "Add", "Cast", "ConstantOfShape", "Div", "Floor", "Gather", "Mul", "Pad", "Shape", "Slice",
     "Sub", *_MOVES,
 })  # fmt: skip
-# A larger constant may be a limit that no run reaches, but for the ends of an integer's range.
-_LARGEST_STEP = 8
-_END_OF_RANGE = 2**31 - 1
 
 
 def check_pyramid_steps(
@@ -68,7 +67,7 @@ def check_pyramid_steps(
         NotConvertibleError: if another node may change values.
     """
     nodes = list(nodes)
-    sizes, idioms = _read_sizes(nodes)
+    sizes, _, idioms = _read_sizes(nodes)
     masks: set[ir.Value] = set()
     indices: set[ir.Value] = set()
     for node in nodes:
@@ -128,16 +127,23 @@ def check_loop_steps(before: Iterable[ir.Node], loop: ir.Node, known: Container[
     """
     (body,) = subgraphs(loop)
     for nodes, steps in ((list(before), _STEPS_BEFORE_LOOP), (all_nodes(body), _LOOP_STEPS)):
-        _, idioms = _read_sizes(nodes)
+        _, fixed, idioms = _read_sizes(nodes)
         for node in nodes:
-            if node in idioms or node.op_type == "Constant":
+            if node in idioms or producer(node.outputs[0], "Constant") is not None:
                 continue
+            given = [tensor for each in node.inputs if (tensor := tensor_of(each)) is not None]
+            if node.op_type == "ConstantOfShape" and "value" in node.attributes:
+                given.append(node.attributes["value"].as_tensor())
             fits = node.domain in STANDARD_DOMAINS and node.op_type in steps
             if node.op_type == "Cast":
-                fits = keeps_numbers(node)
+                fits = fits and keeps_numbers(node)
             elif node.op_type == "Slice" and steps is _STEPS_BEFORE_LOOP:
-                fits = not limits_rows(node)
-            if not fits or any(_may_limit(value, known) for value in node.inputs):
+                fits = fits and not limits_rows(node)
+            elif node.op_type == "Div":
+                fits = fits and not given  # a size by a size
+            if node.op_type in _ARITHMETIC and fixed.issuperset(node.outputs):
+                fits = False  # small constants make large ones
+            if not fits or any(_may_limit(tensor, known) for tensor in given):
                 raise _refusal(node)
     # The mask's number must choose a mask and a box, and nothing else.
     for user, place in body.inputs[0].uses():
@@ -145,31 +151,36 @@ def check_loop_steps(before: Iterable[ir.Node], loop: ir.Node, known: Container[
             raise _refusal(user)
 
 
-def _may_limit(value: ir.Value | None, known: Container[int]) -> bool:
+def _may_limit(tensor: ir.TensorProtocol, known: Container[int]) -> bool:
     """Whether a constant is one that values of a run need not reach."""
-    array = constant(value)
-    if array is None:
-        return tensor_of(value) is not None
-    if array.dtype.kind not in "fiu":
-        return array.dtype.kind != "b"
-    return any(
-        not (abs(number) <= _LARGEST_STEP or abs(number) >= _END_OF_RANGE or number in known)
+    array = elements(tensor)
+    if array.dtype.kind == "b":
+        return False
+    return array.dtype.kind not in "fiu" or any(
+        not (abs(number) <= FEW or abs(number) >= END_OF_RANGE or number in known)
         for number in array.reshape(-1).tolist()
     )
 
 
-def _read_sizes(nodes: Iterable[ir.Node]) -> tuple[set[ir.Value], set[ir.Node]]:
-    """Return what is computed from shapes alone, and the nodes of `Where(size == -1, 1, size)`.
+def _read_sizes(
+    nodes: Iterable[ir.Node],
+) -> tuple[set[ir.Value], set[ir.Value], set[ir.Node]]:
+    """Find sizes.
 
-    By the latter exporters let sizes broadcast. They write -1 as it is, or as ones * -1.
+    Returns:
+        What is computed from shapes, what from constants alone, and the nodes of
+        `Where(size == -1, 1, size)`, by which exporters let sizes broadcast. They write -1 as it
+        is, or as ones * -1.
     """
     sizes: set[ir.Value] = set()
-    fixed: set[ir.Value] = set()  # follow from constants alone, and go with sizes and with data
+    fixed: set[ir.Value] = set()
     idioms: set[ir.Node] = set()
     for node in nodes:
         computed = {each for each in inputs_of(node) if tensor_of(each) is None} - fixed
         idiom = _broadcast_idiom(node)
         is_step = node.op_type in _SIZE_STEPS and (node.op_type != "Cast" or keeps_numbers(node))
+        if node.op_type in ("Mul", "Sub"):  # of a size by a number
+            is_step = node.domain in STANDARD_DOMAINS and len(computed) < 2
         if idiom and node.inputs[2] not in computed - sizes:
             idioms |= idiom
             sizes.update(node.outputs)
@@ -177,7 +188,7 @@ def _read_sizes(nodes: Iterable[ir.Node]) -> tuple[set[ir.Value], set[ir.Node]]:
             sizes.update(node.outputs)
         elif is_step and not computed:
             fixed.update(node.outputs)
-    return sizes, idioms
+    return sizes, fixed, idioms
 
 
 def _broadcast_idiom(where: ir.Node) -> set[ir.Node]:
@@ -189,15 +200,23 @@ def _broadcast_idiom(where: ir.Node) -> set[ir.Node]:
     if answers is not None and not answers.any():
         return {where}  # simplified: no size is -1
     equal = producer(chosen, "Equal")
-    if equal is None or size not in equal.inputs or not _are_ones(ones):
+    if equal is None or not _are_ones(ones):
         return set()
-    minus = equal.inputs[1 - list(equal.inputs).index(size)]
+    left, right = equal.inputs
+    if not (_are_same(left, size) or _are_same(right, size)):
+        return set()
+    minus = right if _are_same(left, size) else left
     product = producer(minus, "Mul")
     if product is None:
         return {where, equal} if _is_filled(minus, -1) else set()
     factors = list(product.inputs)
     fits = ones in factors and any(_is_filled(factor, -1) for factor in factors)
     return {where, equal, product} if fits else set()
+
+
+def _are_same(left: ir.Value | None, right: ir.Value | None) -> bool:
+    a, b = constant(left), constant(right)
+    return left is right or (a is not None and b is not None and np.array_equal(a, b))
 
 
 def _are_ones(value: ir.Value | None) -> bool:

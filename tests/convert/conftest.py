@@ -77,6 +77,14 @@ def _free_rows(exporter: str, names: list[str], num_rows: int) -> dict[str, Any]
     return {"dynamic_shapes": (tuple(free + [None] * (len(names) - num_rows)),)}
 
 
+def _free_everything(names: list[str]) -> dict[str, Any]:
+    """Return TorchScript's options that let maps be of any number and size, too."""
+    maps = {0: "images", 2: "height", 3: "width"}
+    axes = {name: maps if name.startswith("x") else {0: "rows"} for name in names}
+    named = {n: {axis: f"{what}_{n}" for axis, what in each.items()} for n, each in axes.items()}
+    return {"dynamic_axes": named}
+
+
 @pytest.fixture(scope="session")
 def pooler_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that exports a pooler of `pyramid_modules`."""
@@ -86,7 +94,15 @@ def pooler_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     directory = tmp_path_factory.mktemp("poolers")
 
     @cache
-    def export(kind: str, exporter: str, num_maps: int = 2, free: bool = True) -> Path:
+    def export(
+        kind: str,
+        exporter: str,
+        num_maps: int = 2,
+        free: bool = True,
+        *,
+        free_maps: bool = False,
+        folded: bool = True,
+    ) -> Path:
         rng = torch.Generator().manual_seed(3)
         # Of a level with a single box the TorchScript exporter writes down that it is one.
         boxes = [pyramid_modules.random_boxes(rng, 60), pyramid_modules.random_boxes(rng, 14)]
@@ -94,8 +110,9 @@ def pooler_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             module: Any = pyramid_modules.TorchvisionPooler(num_maps, 2)
         elif kind == "torchvision_one_image":
             module, boxes = pyramid_modules.TorchvisionPooler(num_maps, 1), boxes[:1]
-        elif kind == "detectron2":
-            module = pyramid_modules.Detectron2Pooler(num_maps)
+        elif kind.startswith("detectron2"):
+            repeats = kind == "detectron2_repeat"
+            module = pyramid_modules.Detectron2Pooler(num_maps, repeat_images=repeats)
         else:
             module = pyramid_modules.MmdetPooler(num_maps, masked=kind == "mmdet_masked")
             boxes = [pyramid_modules.with_images(rng, boxes[0], 2)]
@@ -105,12 +122,16 @@ def pooler_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         options: dict[str, Any] = {"input_names": names, "output_names": ["y"]}
         if free:
             options |= _free_rows(exporter, names, len(boxes))
-        if kind == "detectron2" and exporter == "dynamo" and free:
+        if kind.startswith("detectron2") and exporter == "dynamo" and free:
             free_row = {0: torch.export.Dim.DYNAMIC}
             options["dynamic_shapes"] = (free_row, free_row, (None,) * num_maps)
         elif kind.startswith("mmdet") and exporter == "dynamo" and free:
             options["dynamic_shapes"] = ({0: torch.export.Dim.DYNAMIC}, (None,) * num_maps)
-        path = directory / f"{kind}_{exporter}_{num_maps}_{free}.onnx"
+        if free_maps:
+            options |= _free_everything(names)
+        if not folded:
+            options["do_constant_folding"] = False
+        path = directory / f"{kind}_{exporter}_{num_maps}_{free}_{free_maps}_{folded}.onnx"
         return stock_export(module, (*boxes, *maps), path, exporter, **options)
 
     return export

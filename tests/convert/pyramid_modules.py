@@ -30,19 +30,35 @@ class TorchvisionPooler(torch.nn.Module):
         return self.pool(named, list(boxes), [size] * self.images)
 
 
+def _counts(boxes: list[Tensor]) -> Tensor:
+    counts = [each.shape[0] for each in boxes]
+    return torch.stack(counts) if torch.jit.is_tracing() else torch.tensor(counts)
+
+
+@torch.jit.script_if_tracing
+def _repeat_images(boxes: Tensor, counts: Tensor) -> Tensor:
+    """Return each box's image, as newer releases of detectron2 number them."""
+    return torch.repeat_interleave(torch.arange(len(counts), dtype=boxes.dtype), counts)
+
+
 class Detectron2Pooler(torch.nn.Module):
     """ROIPooler with ROIAlignV2: an epsilon in the logarithm, boxes moved by half a cell."""
 
-    def __init__(self, num_maps: int, aligned: bool = True) -> None:
+    def __init__(self, num_maps: int, aligned: bool = True, repeat_images: bool = False) -> None:
         super().__init__()
+        self.repeat_images = repeat_images
         self.scales = [1 / (4 << number) for number in range(num_maps)]
         self.first, self.last = 2, 1 + num_maps
         self.aligned = aligned
 
     def forward(self, boxes0: Tensor, boxes1: Tensor, *maps: Tensor) -> Tensor:
         boxes = [boxes0, boxes1]
-        numbers = [torch.full_like(each[:, :1], image) for image, each in enumerate(boxes)]
-        rows = torch.cat([torch.cat(numbers), torch.cat(boxes)], dim=1)
+        if self.repeat_images:
+            numbers = _repeat_images(torch.cat(boxes), _counts(boxes))[:, None]
+        else:
+            each_images = [torch.full_like(each[:, :1], n) for n, each in enumerate(boxes)]
+            numbers = torch.cat(each_images)
+        rows = torch.cat([numbers, torch.cat(boxes)], dim=1)
         areas = [(each[:, 2] - each[:, 0]) * (each[:, 3] - each[:, 1]) for each in boxes]
         sides = torch.sqrt(torch.cat(areas))
         levels = torch.floor(4 + torch.log2(sides / 224 + 1e-8))

@@ -173,6 +173,47 @@ def images_by_a_table(graph: onnx.GraphProto) -> None:
         insert_nodes(graph, value, helper.make_node("Gather", [table, value], [f"image{number}"]))
 
 
+def rows_beyond_the_first_1000(graph: onnx.GraphProto) -> None:
+    """Zeros have a row more for each box beyond the first 1000."""
+    levels = "/pool/Cast_1_output_0"
+    bounds = (np.array([1000]), np.array([2**62]), np.array([0]))
+    names = [add_constant(graph, f"bound{n}", each) for n, each in enumerate(bounds)]
+    shape = maker(graph, maker(graph, ROWS).input[0])
+    assert list(shape.input) == [levels]
+    insert_nodes(
+        graph,
+        levels,
+        helper.make_node("Slice", [levels, *names], ["rest"]),
+        helper.make_node("Concat", [levels, "rest"], ["more"], axis=0),
+        helper.make_node("Identity", [levels], ["levels"]),
+    )
+    shape.input[0] = "more"
+
+
+def less_area_far_from_the_origin(graph: onnx.GraphProto) -> None:
+    """Take 1e-7 times the fourth power of where a box begins: it is nothing near the origin."""
+    area = "/pool/Mul_output_0"
+    sides = [maker(graph, name).input[1] for name in maker(graph, area).input]
+    add_constant(graph, "small", np.float32(1e-7))
+    insert_nodes(
+        graph,
+        area,
+        helper.make_node("Mul", sides, ["corner"]),
+        helper.make_node("Mul", ["corner", "corner"], ["power"]),
+        helper.make_node("Mul", ["power", "small"], ["little"]),
+        helper.make_node("Sub", [area, "little"], ["less"]),
+    )
+
+
+def largest_of_the_first_box(graph: onnx.GraphProto) -> None:
+    rows = add_constant(graph, "first_row", np.zeros((1, 4), np.int64))
+    least = add_constant(graph, "least", np.full((1, 4), -1000, np.float32))
+    made = helper.make_node(
+        "ScatterElements", [BOXES, rows, least], ["largest"], axis=0, reduction="max"
+    )
+    insert_nodes(graph, BOXES, made)
+
+
 ROWS = "/pool/Gather_14_output_0"  # of the zeros
 IMAGES = ("/pool/Cast_2_output_0", "/pool/Cast_4_output_0")  # of each map's boxes
 BOXES = "/pool/Concat_output_0"  # of all images, without their images' numbers
@@ -195,6 +236,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
     # As sizes of -1 become 1 where they broadcast.
     "boxes of 1 for -1": (exchanges_coordinates(-1, 1), "may change the values"),
     "more zeros for many boxes": (more_zeros_for_many_boxes, "may change the values"),
+    "zeros for rows beyond 1000": (rows_beyond_the_first_1000, "may change the values"),
+    "less area far away": (less_area_far_from_the_origin, "more than two sides of a box"),
+    "a limit of the first box": (largest_of_the_first_box, "may change the values"),
+    "boxes times 1": (inserts(BOXES, "Mul", np.float32(1)), "may change the values"),
     "boxes times the map's height": (boxes_by_the_height_of_a_map, "may change the values"),
     "areas as integers": (areas_as_integers, "areas must be of columns of boxes"),
     "levels of 8 bits": (short_levels, "must clip levels before their type changes"),
@@ -348,6 +393,27 @@ def an_edge_of_2000_at_most(model: onnx.ModelProto) -> None:
     maker(body, least.input[0]).input.append(add_constant(model.graph, "most", np.array([2000])))
 
 
+def limit_of(model: onnx.ModelProto, limit: str, *nodes: onnx.NodeProto) -> None:
+    """Put nodes into the loop, and clamp an edge by what the last one gives."""
+    body = _body(model)
+    for number, node in enumerate(nodes):
+        body.node.insert(number, node)
+    least = next(node for node in body.node if node.op_type == "ReduceMin")
+    maker(body, least.input[0]).input.append(limit)
+
+
+def an_edge_of_filled_2000(model: onnx.ModelProto) -> None:
+    add_constant(model.graph, "one", [1])
+    most = numpy_helper.from_array(np.array([2000]))
+    limit_of(model, "most", helper.make_node("ConstantOfShape", ["one"], ["most"], value=most))
+
+
+def an_edge_of_2048_by_doubling(model: onnx.ModelProto) -> None:
+    names = [add_constant(model.graph, "eight", [8]), *(f"most{n}" for n in range(8))]
+    steps = itertools.pairwise(names)
+    limit_of(model, names[-1], *(helper.make_node("Add", [a, a], [b]) for a, b in steps))
+
+
 def choose_masks_by(model: onnx.ModelProto, *nodes: onnx.NodeProto) -> None:
     body = _body(model)
     for node in body.node:
@@ -409,6 +475,8 @@ def clipped_boxes(model: onnx.ModelProto) -> None:
         (a_fixed_number, "must run once for each of them"),
         (until_told, "must run once for each of them"),
         (an_edge_of_2000_at_most, "may change the values"),
+        (an_edge_of_filled_2000, "may change the values"),
+        (an_edge_of_2048_by_doubling, "may change the values"),
         (the_last_mask_again, "may change the values"),
         (masks_in_turn, "may change the values"),
         (masks_by_the_height, "may change the values"),

@@ -15,6 +15,7 @@ import ort_roialign
 from ort_roialign.convert import convert_with_report
 
 Array = np.ndarray[Any, Any]
+KINDS = ("torchvision", "detectron2", "mmdet", "mmdet_masked")
 STEPS = {"Gather", "Cast", "Constant", "Concat", "MultiScaleRoiAlign"}
 # How images' numbers are put in front of boxes; it stays.
 IMAGE_STEPS = {"Slice", "Shape", "ConstantOfShape", "Expand", "Identity", "Unsqueeze", "Squeeze"}
@@ -32,6 +33,7 @@ def feeds_of(model: onnx.ModelProto, rng: np.random.Generator, images: int) -> d
     for each in model.graph.input:
         sizes = [size.dim_value for size in each.type.tensor_type.shape.dim]
         if len(sizes) == 4:
+            sizes = [size or free for size, free in zip(sizes, (images, 5, 48, 64), strict=True)]
             feeds[each.name] = rng.standard_normal(sizes).astype(np.float32)
             continue
         rows = sizes[0] or 40
@@ -160,6 +162,22 @@ def test_mmdet(
         coordinate_transformation_mode=b"half_pixel",
         output_height=7,
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "exporter", "options"),
+    [
+        ("detectron2_repeat", "torchscript", {}),
+        *((kind, "torchscript", {"free_maps": True}) for kind in KINDS),
+        *((kind, "torchscript", {"folded": False}) for kind in KINDS[:3]),
+    ],
+)
+def test_other_ways_to_export(pooler_file, rng, kind, exporter, options):
+    original = onnx.load(pooler_file(kind, exporter, 2, **options))
+    converted, report = convert_with_report(original)
+    assert report.left == []
+    assert report.counts == {("pyramid of 2 maps", "MultiScaleRoiAlign"): 1}
+    assert_same_pooling(original, converted, feeds_of(original, rng, images=2))
 
 
 def assert_same_pooling(
