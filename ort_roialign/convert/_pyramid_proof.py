@@ -86,16 +86,25 @@ class PyramidPart:
 
     @property
     def zeros_are_inside(self) -> bool:
-        """Whether the size of `zeros` follows from the boxes and from sizes of maps.
+        """Whether a run must show the sizes of `zeros`, which follow from the boxes and the maps.
 
-        It may follow from what the boxes were computed from, which is no part of this.
+        They need not be shown where they are known, and cannot be where they follow from what the
+        boxes were computed from, which is no part of this.
         """
+        known = None not in (_sizes_of_zeros(self.zeros)[1:] or [None])
+        if known and tensor_of(self.zeros) is None and self.has_zeros_of_all_rows:
+            return False
         try:
             nodes = nodes_between(self.inputs, self.zeros)
         except NotConvertibleError:
             return False
         readers = [node for node in nodes if set(self.maps) & set(node.inputs)]
         return all(node.op_type in ("Shape", "RoiAlign") for node in readers)
+
+    @property
+    def has_zeros_of_all_rows(self) -> bool:
+        """Whether `zeros` have as many rows as there are boxes, whatever the model is given."""
+        return SizeReader().same_rows(self.rois, self.zeros)
 
 
 def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
@@ -306,10 +315,9 @@ def _fixed_sizes(part: PyramidPart, attributes: Mapping[str, Any]) -> tuple[int 
     Raises:
         NotConvertibleError: if the zeros may have other sizes than the pooled boxes.
     """
-    sizes = SizeReader()
-    rows, zeros_rows = sizes.rows(part.rois), sizes.rows(part.zeros)
     # What follows from the boxes inside the part shows in a run.
-    if rows != zeros_rows and (isinstance(zeros_rows, int) or not part.zeros_are_inside):
+    is_fixed = isinstance(SizeReader().rows(part.zeros), int)
+    if not part.has_zeros_of_all_rows and (is_fixed or not part.zeros_are_inside):
         raise NotConvertibleError(
             f"results must be merged into as many rows as there are boxes; {part.zeros.name} may "
             f"have another number of them"
@@ -325,6 +333,7 @@ def _fixed_sizes(part: PyramidPart, attributes: Mapping[str, Any]) -> tuple[int 
             f"results must be merged into zeros of the maps' channels and the output's height and "
             f"width; {part.zeros.name} may have other ones"
         )
+    rows = SizeReader().rows(part.rois)
     return rows if isinstance(rows, int) else None, channels
 
 

@@ -125,6 +125,7 @@ def _model_of(
     for made in (each for node in graph for each in node.outputs):
         made.shape = made.type = None
     for number, (inner, dtype) in enumerate(zip(graph.inputs, types.values(), strict=True)):
+        inner.const_value = None  # a constant's name would change with this one, in the model too
         inner.name, inner.shape = _input_name(number), None
         inner.type = ir.TensorType(dtype)
     graph.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)

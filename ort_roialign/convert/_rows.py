@@ -29,6 +29,12 @@ class SizeReader:
     def __init__(self) -> None:
         self._rows: dict[ir.Value, Hashable] = {}
         self._sizes: dict[ir.Value | None, Hashable] = {}
+        self._equal: dict[Hashable, Hashable] = {}
+
+    def same_rows(self, one: ir.Value, other: ir.Value) -> bool:
+        """Whether two values have equally many rows, whatever the model is given."""
+        rows = self.rows(one), self.rows(other)  # both are read before what is equal counts
+        return self._simplest(rows[0]) == self._simplest(rows[1])
 
     def rows(self, value: ir.Value) -> Hashable:
         """Return the size of a value's first axis: a number or an expression."""
@@ -41,6 +47,12 @@ class SizeReader:
         if value not in self._sizes:
             self._sizes[value] = self._read_size(value)
         return self._sizes[value]
+
+    def _simplest(self, rows: Hashable) -> Hashable:
+        """Return what stands for all expressions that are equal where the model runs at all."""
+        while rows in self._equal:
+            rows = self._equal[rows]
+        return rows
 
     def _read_rows(self, value: ir.Value) -> Hashable:
         known = _known_rows(value)
@@ -58,7 +70,11 @@ class SizeReader:
             if attribute(node, "axis", 0) == 0:
                 return _sum(rows)
             if attribute(node, "axis", 0) == 1:
-                return next((each for each in rows if isinstance(each, int)), rows[-1])
+                common = next((each for each in rows if isinstance(each, int)), rows[-1])
+                for each in map(self._simplest, rows):
+                    if each != self._simplest(common):
+                        self._equal[each] = self._simplest(common)
+                return common
         if producer(value, "Gather", "GatherND") is not None:
             chosen = node.inputs[1]
             along_rows = attribute(node, "axis", 0) == attribute(node, "batch_dims", 0) == 0
@@ -121,6 +137,10 @@ def _keeps_rows(node: ir.Node) -> bool:
         given = node.attributes.get("axes")
         axes = given.value if given is not None else constant(node.inputs[-1])
         return axes is not None and all(axis in COLUMN_AXES for axis in np.ravel(axes))
+    if producer(value, "Reshape") is not None:
+        is_vector = source is not None and source.shape is not None and len(source.shape) == 1
+        shape = constant(node.inputs[1])
+        return is_vector and shape is not None and shape.tolist() == [-1]
     # Of a vector, the last axis is that of its rows.
     known = source is not None and source.shape is not None and len(source.shape) > 1
     return chooses_columns(node, COLUMN_AXES if known else COLUMN_AXES[:1])

@@ -168,6 +168,7 @@ def test_mmdet(
     ("kind", "exporter", "options"),
     [
         ("detectron2_repeat", "torchscript", {}),
+        ("detectron2_repeat", "dynamo", {}),
         *((kind, "torchscript", {"free_maps": True}) for kind in KINDS),
         *((kind, "torchscript", {"folded": False}) for kind in KINDS[:3]),
     ],
