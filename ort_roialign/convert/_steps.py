@@ -37,7 +37,8 @@ _MOVES = frozenset({
 _CHOICES = {"Gather": 1, "GatherND": 1, "ScatterElements": 1, "ScatterND": 1}  # place of the index
 _ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 _SIZE_STEPS = frozenset({
-    "Add", "Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze",
+    "Add", "Cast", "Concat", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze",
+    "Unsqueeze",
 })  # fmt: skip
 _SHAPE_PLACES = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1}
 # What a loop over masks does beside moving.
@@ -131,24 +132,30 @@ def check_loop_steps(before: Iterable[ir.Node], loop: ir.Node, known: Container[
         for node in nodes:
             if node in idioms or producer(node.outputs[0], "Constant") is not None:
                 continue
-            given = [tensor for each in node.inputs if (tensor := tensor_of(each)) is not None]
-            if node.op_type == "ConstantOfShape" and "value" in node.attributes:
-                given.append(node.attributes["value"].as_tensor())
             fits = node.domain in STANDARD_DOMAINS and node.op_type in steps
             if node.op_type == "Cast":
                 fits = fits and keeps_numbers(node)
             elif node.op_type == "Slice" and steps is _STEPS_BEFORE_LOOP:
                 fits = fits and not limits_rows(node)
-            elif node.op_type == "Div":
-                fits = fits and not given  # a size by a size
-            if node.op_type in _ARITHMETIC and fixed.issuperset(node.outputs):
+            elif node.op_type in _ARITHMETIC and fixed.issuperset(node.outputs):
                 fits = False  # small constants make large ones
+            given = _constants_of(node)
+            if node.op_type == "Div" and given:
+                fits = False  # the only quotient is that of a mask's sizes
             if not fits or any(_may_limit(tensor, known) for tensor in given):
                 raise _refusal(node)
     # The mask's number must choose a mask and a box, and nothing else.
     for user, place in body.inputs[0].uses():
         if (user.op_type, place) != ("Gather", 1):
             raise _refusal(user)
+
+
+def _constants_of(node: ir.Node) -> list[ir.TensorProtocol]:
+    """Return the constants that a node reads, or fills a tensor with."""
+    found = [tensor for each in node.inputs if (tensor := tensor_of(each)) is not None]
+    if node.op_type == "ConstantOfShape" and "value" in node.attributes:
+        found.append(node.attributes["value"].as_tensor())
+    return found
 
 
 def _may_limit(tensor: ir.TensorProtocol, known: Container[int]) -> bool:
@@ -178,9 +185,11 @@ def _read_sizes(
     for node in nodes:
         computed = {each for each in inputs_of(node) if tensor_of(each) is None} - fixed
         idiom = _broadcast_idiom(node)
-        is_step = node.op_type in _SIZE_STEPS and (node.op_type != "Cast" or keeps_numbers(node))
-        if node.op_type in ("Mul", "Sub"):  # of a size by a number
-            is_step = node.domain in STANDARD_DOMAINS and len(computed) < 2
+        is_step = node.domain in STANDARD_DOMAINS and node.op_type in _SIZE_STEPS
+        if node.op_type == "Cast":
+            is_step = is_step and keeps_numbers(node)
+        elif node.op_type == "Mul":
+            is_step = is_step and len(computed) < 2  # a size by a number
         if idiom and node.inputs[2] not in computed - sizes:
             idioms |= idiom
             sizes.update(node.outputs)
