@@ -268,9 +268,9 @@ def convert(
     """Convert an existing ONNX file to this package's operators.
 
     Converted are ONNX's RoiAlign and MaxRoiPool, mmcv's and mmdeploy's RoI operators, whole feature
-    pyramids as torchvision, detectron2 and mmdet export them, and the loop that pastes masks.
-    OUT is written when it is complete and onnxruntime has loaded it. The exit code is 1 if there is
-    nothing to convert, or --verify finds an output that differs.
+    pyramids as torchvision, detectron2, mmdet and mmdeploy export them, and the loop that pastes
+    masks. OUT is written when it is complete and onnxruntime has loaded it. The exit code is 1 if
+    there is nothing to convert, or --verify finds an output that differs.
     """
     with _errors_as_text():
         from ort_roialign.cli.convert import ConvertSettings, run_convert

@@ -63,9 +63,9 @@ def convert(model: onnx.ModelProto, *, fold_shift: bool = True) -> onnx.ModelPro
     """Convert a model's RoI operators to those of the domain `ort_roialign`.
 
     Converted are ONNX's RoiAlign and MaxRoiPool, mmcv's and mmdeploy's operators, the level
-    choice, pooling and merging of torchvision's, detectron2's and mmdet's feature pyramids, and the
-    loop that pastes a Mask R-CNN's masks; in subgraphs and functions too. Names of inputs and
-    outputs, metadata and other nodes stay, and weights in other files where they are.
+    choice, pooling and merging of torchvision's, detectron2's, mmdet's and mmdeploy's feature
+    pyramids, and the loop that pastes a Mask R-CNN's masks; in subgraphs and functions too. Names
+    of inputs and outputs, metadata and other nodes stay, and weights in other files where they are.
 
     Args:
         model: the model; not changed.
@@ -233,10 +233,10 @@ def _fuse_pyramids(scope: _Scope) -> None:
         what = f"pyramid of {len(pools)} maps"
         sources = tuple(label(pool) for pool in pools)
         with scope.leaving(last, what):
-            fuse_pyramid(last, pools, scope.opsets)
+            node = fuse_pyramid(last, pools, scope.opsets)
             for pool in pools:
                 scope.done.pop(pool, None)
-            scope.done[last] = Replacement(label(last), last.op_type, what, sources)
+            scope.done[node] = Replacement(label(node), node.op_type, what, sources)
 
 
 def _convert_loop(scope: _Scope, loop: ir.Node) -> None:

@@ -2,9 +2,10 @@
 
 Exporters unroll torchvision's MultiScaleRoIAlign, detectron2's ROIPooler and mmdet's
 SingleRoIExtractor: for each map the boxes of its level are gathered and pooled, and the results
-are scattered into zeros, or masked and added to them. What is read here is the level rule, which
-map has which level, and where boxes and images come from; a run of the part on random boxes then
-proves that the whole is what one node computes.
+are scattered into zeros, or masked and added to them. mmdeploy puts boxes of each level in front of
+the detector's, so that no level is empty, and cuts their results off in the end. What is read here
+is the level rule, which map has which level, and where boxes and images come from; a run of the
+part on random boxes then proves that the whole is what one node computes.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from ort_roialign.convert._pyramid_proof import (
     read_areas,
 )
 from ort_roialign.convert._region import nodes_between
+from ort_roialign.convert._rows import END_OF_RANGE, SizeReader, slices_of
 from ort_roialign.convert._steps import check_pyramid_steps
 
 _SCATTERS = ("ScatterElements", "ScatterND")
@@ -101,22 +103,29 @@ def _next_step(value: ir.Value, last: ir.Node | None) -> ir.Node | None:
     return None
 
 
-def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int]) -> None:
-    """Make the last merge of a pyramid's results one MultiScaleRoiAlign, in place.
+def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int]) -> ir.Node:
+    """Make the end of a pyramid one MultiScaleRoiAlign, in place.
 
     Args:
         last: the last ScatterElements, ScatterND or Add.
         pools: the RoiAligns of this package that it merges.
         opsets: domain -> version.
 
+    Returns:
+        The new node: the last merge, or the Slice after it that cuts boxes in front off.
+
     Raises:
         NotConvertibleError: if it is not certain that one node computes the same; nothing is
             changed then.
     """
     levels = sorted((_read_level(pool) for pool in pools), key=lambda level: level.number)
-    numbers, rois = levels[0].numbers, levels[0].rois
-    if any(level.numbers is not numbers or level.rois is not rois for level in levels):
+    all_numbers, all_rois = levels[0].numbers, levels[0].rois
+    if any(level.numbers is not all_numbers or level.rois is not all_rois for level in levels):
         raise NotConvertibleError("all maps must choose from the same boxes by the same levels")
+    numbers, in_front = _without_front(all_numbers)
+    rois, same_in_front = _without_front(all_rois)
+    if not in_front or same_in_front != in_front:
+        numbers, rois, in_front = all_numbers, all_rois, 0
     rule = read_level_rule(numbers)
     count = rule.highest - rule.first + 1
     if [level.number for level in levels] != list(range(len(levels))):
@@ -132,11 +141,14 @@ def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int])
     attributes = {**_shared_attributes(levels), **_rule_attributes(rule, levels)}
     maps = [level.pool.inputs[0] for level in levels]
     zeros, merges = _check_merge(last, pools)
+    end = _cut_of(last, in_front) if in_front else last
     part = PyramidPart(
-        last=last,
+        last=end,
         chosen=tuple(level.chosen for level in levels),
         maps=tuple(each for each in maps if each is not None),
         rois=rois,
+        all_rois=all_rois,
+        in_front=in_front,
         boxes=box_sources(rule.area),
         zeros=zeros,
     )
@@ -144,11 +156,49 @@ def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int])
     check_users(part, pools)
     check_pyramid_steps(
         nodes_of(part),
-        known={*pools, *part.chosen, *nodes_between([rule.area], numbers)},
+        known={*pools, *part.chosen, *nodes_between([rule.area], numbers), end},
         arithmetic={*merges, *read_areas(nodes_between(part.boxes, rule.area), rule.area)},
     )
     prove(part, rule, attributes, opsets)
-    become(last, "MultiScaleRoiAlign", [*split_image_number(last, rois), *maps], attributes)
+    become(end, "MultiScaleRoiAlign", [*split_image_number(end, rois), *maps], attributes)
+    return end
+
+
+def _without_front(value: ir.Value) -> tuple[ir.Value, int]:
+    """Return what follows constant rows in front of a value, and their number."""
+    joined = producer(value, "Concat")
+    if joined is None or attribute(joined, "axis", 0) != 0:
+        return value, 0
+    *fronts, rest = joined.inputs
+    rows = [SizeReader().rows(each) for each in fronts if each is not None and _is_fixed(each)]
+    numbers = [each for each in rows if isinstance(each, int)]
+    if rest is None or len(numbers) != len(fronts):
+        return value, 0
+    return rest, sum(numbers)
+
+
+def _is_fixed(value: ir.Value) -> bool:
+    """Whether a value depends on constants only."""
+    try:
+        nodes_between([], value)
+    except NotConvertibleError:
+        return False
+    return True
+
+
+def _cut_of(last: ir.Node, in_front: int) -> ir.Node:
+    """Return the Slice that cuts the first rows off what is merged."""
+    users = [user for user, _ in last.outputs[0].uses()]
+    cut = users[0] if len(users) == 1 and users[0].op_type == "Slice" else None
+    ranges = slices_of(cut) if cut is not None else None
+    if cut is None or ranges is None or len(ranges) != 1:
+        ranges = [(0, 0, 0, 0)]
+    axis, start, end, step = ranges[0]
+    if cut is None or (axis, start, step) != (0, in_front, 1) or end < END_OF_RANGE:
+        raise NotConvertibleError(
+            f"the results of {in_front} boxes in front of the others must be cut off by a Slice"
+        )
+    return cut
 
 
 def _read_level(pool: ir.Node) -> _Level:
@@ -251,7 +301,8 @@ def _check_merge(last: ir.Node, pools: list[ir.Node]) -> tuple[ir.Value, list[ir
         merges.append(node)
     if value is None or sorted(merged, key=id) != sorted(pools, key=id):
         raise NotConvertibleError("each map's result must be merged exactly once")
-    if not _is_zero(value):
+    joined = producer(value, "Concat")  # with those of boxes in front
+    if not all(map(_is_zero, joined.inputs if joined is not None else [value])):
         raise NotConvertibleError(f"results must be merged into zeros; got {value.name}")
     return value, merges
 

@@ -42,10 +42,13 @@ class PyramidPart:
     """The nodes of a pyramid.
 
     Attributes:
-        last: the last merge of the maps' results.
+        last: the last merge of the maps' results, or the Slice after it.
         chosen: the Equals that choose each map's boxes.
         maps: the feature maps.
         rois: boxes with their images, [R, 5].
+        all_rois: what levels choose from, [in_front + R, 5]: `rois`, or these after boxes whose
+            results `last` cuts off.
+        in_front: number of such boxes.
         boxes: what areas are computed from: `rois`, or the boxes [R_i, 4] of each image.
         zeros: what the results are merged into.
     """
@@ -54,6 +57,8 @@ class PyramidPart:
     chosen: tuple[ir.Node, ...]
     maps: tuple[ir.Value, ...]
     rois: ir.Value
+    all_rois: ir.Value
+    in_front: int
     boxes: tuple[ir.Value, ...]
     zeros: ir.Value
 
@@ -104,7 +109,7 @@ class PyramidPart:
     @property
     def has_zeros_of_all_rows(self) -> bool:
         """Whether `zeros` have as many rows as there are boxes, whatever the model is given."""
-        return SizeReader().same_rows(self.rois, self.zeros)
+        return SizeReader().same_rows(self.all_rois, self.zeros)
 
 
 def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
@@ -218,7 +223,7 @@ def prove(
         maps = _draw_maps(rng, part, channels, run % 2)
         values = {**_feed_boxes(part, boxes, images), **maps}
         if not part.zeros_are_inside:
-            size = (len(boxes), maps[part.maps[0]].shape[1], *_sides(attributes))
+            size = (part.in_front + len(boxes), maps[part.maps[0]].shape[1], *_sides(attributes))
             values[part.zeros] = np.zeros(size, np.float32)
         region = region or Region(values, part.last.outputs[0], opsets)
         expected = ops.multi_scale_roi_align(
@@ -342,6 +347,9 @@ def _sizes_of_zeros(zeros: ir.Value | None) -> list[int | None]:
     tensor = tensor_of(zeros)
     if tensor is not None:
         return [int(size) for size in tensor.shape.numpy()]
+    joined = producer(zeros, "Concat")
+    if joined is not None and attribute(joined, "axis", 0) == 0:
+        return [None, *_sizes_of_zeros(joined.inputs[-1])[1:]]
     node = producer(zeros, "ConstantOfShape", "Expand", "Reshape", "Mul", "Cast", "Identity")
     if node is None:
         return []

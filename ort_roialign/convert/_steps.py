@@ -101,6 +101,8 @@ def _check_step(
         index = given[_CHOICES[operator]]
         fits = index in indices or tensor_of(index) is not None
         fits = fits and attribute(node, "reduction", "none") == "none"
+        if operator in ("Gather", "GatherND") and tensor_of(given[0]) is not None:
+            fits = fits and tensor_of(index) is not None  # else it maps numbers to others
     elif operator == "Slice":
         fits = not limits_rows(node)
     elif operator == "NonZero":

@@ -114,7 +114,9 @@ def pooler_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             repeats = kind == "detectron2_repeat"
             module = pyramid_modules.Detectron2Pooler(num_maps, repeat_images=repeats)
         else:
-            module = pyramid_modules.MmdetPooler(num_maps, masked=kind == "mmdet_masked")
+            module = pyramid_modules.MmdetPooler(
+                num_maps, masked=kind == "mmdet_masked", in_front=kind == "mmdeploy"
+            )
             boxes = [pyramid_modules.with_images(rng, boxes[0], 2)]
         images = 1 if kind == "torchvision_one_image" else 2
         maps = pyramid_modules.random_maps(rng, num_maps, images)
@@ -125,7 +127,7 @@ def pooler_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         if kind.startswith("detectron2") and exporter == "dynamo" and free:
             free_row = {0: torch.export.Dim.DYNAMIC}
             options["dynamic_shapes"] = (free_row, free_row, (None,) * num_maps)
-        elif kind.startswith("mmdet") and exporter == "dynamo" and free:
+        elif kind.startswith("mmd") and exporter == "dynamo" and free:
             options["dynamic_shapes"] = ({0: torch.export.Dim.DYNAMIC}, (None,) * num_maps)
         if free_maps:
             options |= _free_everything(names)

@@ -74,12 +74,16 @@ class Detectron2Pooler(torch.nn.Module):
 
 
 class MmdetPooler(torch.nn.Module):
-    """SingleRoIExtractor: levels from 0, an epsilon in the logarithm, images in the boxes."""
+    """SingleRoIExtractor: levels from 0, an epsilon in the logarithm, images in the boxes.
 
-    def __init__(self, num_maps: int, masked: bool) -> None:
+    `masked` pools as mmdet did for export, `in_front` as mmdeploy does: with two boxes of each
+    level in front of the others.
+    """
+
+    def __init__(self, num_maps: int, masked: bool = False, in_front: bool = False) -> None:
         super().__init__()
         self.scales = [1 / (4 << number) for number in range(num_maps)]
-        self.masked = masked
+        self.masked, self.in_front = masked, in_front
 
     def forward(self, rois: Tensor, *maps: Tensor) -> Tensor:
         sides = torch.sqrt((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2]))
@@ -88,13 +92,19 @@ class MmdetPooler(torch.nn.Module):
         if self.masked:
             return self._pool_all(rois, levels, maps)
         pooled = maps[0].new_zeros(rois.size(0), maps[0].size(1), 7, 7)
+        first = 2 * len(maps) if self.in_front else 0
+        if first:
+            each_level = torch.arange(len(maps), dtype=levels.dtype)
+            levels = torch.cat((each_level, each_level, levels))
+            rois = torch.cat((rois.new_zeros(first, 5), rois))
+            pooled = torch.cat((pooled.new_zeros(first, *pooled.shape[1:]), pooled))
         for number, (scale, each) in enumerate(zip(self.scales, maps, strict=True)):
             chosen = (levels == number).nonzero(as_tuple=False).squeeze(1)
             pooled[chosen] = roi_align(each, rois[chosen], (7, 7), scale, 2, True)
-        return pooled
+        return pooled[first:] if first else pooled
 
     def _pool_all(self, rois: Tensor, levels: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
-        """Pool every box on every map, as mmdet did for export, and add what a mask keeps."""
+        """Pool every box on every map, and add what a mask keeps."""
         channels = maps[0].shape[1]
         pooled = rois[:, :1].expand(-1, channels * 49).reshape(-1, channels, 7, 7) * 0
         for number, (scale, each) in enumerate(zip(self.scales, maps, strict=True)):

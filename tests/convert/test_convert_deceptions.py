@@ -214,6 +214,34 @@ def largest_of_the_first_box(graph: onnx.GraphProto) -> None:
     insert_nodes(graph, BOXES, made)
 
 
+def rows_without_a_0(graph: onnx.GraphProto) -> None:
+    """Leave boxes out that begin at 0."""
+    for name, number in (("left", 0), ("column", 1)):
+        add_constant(graph, name, np.array(number))
+    insert_nodes(
+        graph,
+        INDEX,
+        helper.make_node("Gather", [BOXES, INDEX], ["of_level"]),
+        helper.make_node("Gather", ["of_level", "left"], ["lefts"], axis=1),
+        helper.make_node("NonZero", ["lefts"], ["not_0"]),
+        helper.make_node("Transpose", ["not_0"], ["not_0_rows"], perm=[1, 0]),
+        helper.make_node("Squeeze", ["not_0_rows", "column_axis"], ["rows"]),
+        helper.make_node("Gather", [INDEX, "rows"], ["index"]),
+    )
+    add_constant(graph, "column_axis", np.array([1]))
+
+
+def rows_by_a_table(graph: onnx.GraphProto) -> None:
+    """The results of rows after the first 1000 go elsewhere."""
+    numbers = np.arange(5000)
+    numbers[1000:] = 7
+    table = add_constant(graph, "table", numbers)
+    insert_nodes(graph, INDEX, helper.make_node("Gather", [table, INDEX], ["index"]))
+    for node in graph.node:  # the boxes stay those of the level
+        if node.op_type == "Gather" and list(node.input[1:]) == ["index"]:
+            node.input[1] = INDEX
+
+
 ROWS = "/pool/Gather_14_output_0"  # of the zeros
 IMAGES = ("/pool/Cast_2_output_0", "/pool/Cast_4_output_0")  # of each map's boxes
 BOXES = "/pool/Concat_output_0"  # of all images, without their images' numbers
@@ -239,6 +267,8 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "zeros for rows beyond 1000": (rows_beyond_the_first_1000, "may change the values"),
     "less area far away": (less_area_far_from_the_origin, "more than two sides of a box"),
     "a limit of the first box": (largest_of_the_first_box, "may change the values"),
+    "no boxes that begin at 0": (rows_without_a_0, "may change the values"),
+    "rows by a table": (rows_by_a_table, "may change the values"),
     "boxes times 1": (inserts(BOXES, "Mul", np.float32(1)), "may change the values"),
     "boxes times the map's height": (boxes_by_the_height_of_a_map, "may change the values"),
     "areas as integers": (areas_as_integers, "areas must be of columns of boxes"),
@@ -267,6 +297,73 @@ def test_a_pyramid_that_no_run_shows_is_left(pooler, case):
     assert reason in left.reason
     assert [node.op_type for node in own_nodes(converted)] == ["RoiAlign", "RoiAlign"]
     assert list(converted.graph.input) == list(given.graph.input)
+
+
+def cut_of(graph: onnx.GraphProto) -> onnx.NodeProto:
+    """Return the Slice that cuts the results of mmdeploy's boxes in front off."""
+    return maker(graph, "y")
+
+
+def slices(place: int, value: int) -> Change:
+    """Return a change of a constant of the cut: 1 for its start, 2 for its end, 4 for its step."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        cut_of(graph).input[place] = add_constant(graph, "bound", np.array([value]))
+
+    return change
+
+
+def no_cut(graph: onnx.GraphProto) -> None:
+    cut = cut_of(graph)
+    graph.node.remove(cut)
+    maker(graph, cut.input[0]).output[0] = "y"
+
+
+def another_level_in_front(graph: onnx.GraphProto) -> None:
+    """Levels have one row more in front than boxes."""
+    joined = {maker(graph, node.input[0]).name for node in nodes_of(graph, "Equal")}
+    assert len(joined) == 1
+    (levels,) = [node for node in graph.node if node.name in joined]
+    assert levels.op_type == "Concat"
+    levels.input.insert(0, add_constant(graph, "another", np.array([0])))
+
+
+def results_for_others(graph: onnx.GraphProto) -> None:
+    result = helper.make_tensor_value_info(cut_of(graph).input[0], TensorProto.FLOAT, [None] * 4)
+    graph.output.append(result)
+
+
+def ones_behind(graph: onnx.GraphProto) -> None:
+    joined = maker(graph, nodes_of(graph, "ScatterND")[0].input[0])
+    assert joined.op_type == "Concat"
+    filled = maker(graph, joined.input[-1])
+    assert filled.op_type == "ConstantOfShape"
+    del filled.attribute[:]
+    ones = numpy_helper.from_array(np.ones(1, np.float32))
+    filled.attribute.append(helper.make_attribute("value", ones))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (slices(1, 5), "must be cut off by a Slice"),
+        (slices(1, 3), "must be cut off by a Slice"),
+        (slices(2, 1000), "must be cut off by a Slice"),
+        (slices(2, -1), "must be cut off by a Slice"),
+        (slices(4, 2), "must be cut off by a Slice"),
+        (no_cut, "must be cut off by a Slice"),
+        (results_for_others, "used outside the pooling too"),
+        (another_level_in_front, "the level rule must round down by Floor"),
+        (ones_behind, "must be merged into zeros"),
+    ],
+)
+def test_mmdeploys_boxes_in_front(pooler_file, change, reason):
+    model = onnx.load(pooler_file("mmdeploy", "torchscript", 2, True))
+    change(model.graph)
+    converted, report = convert_with_report(model)
+    (left,) = report.left
+    assert reason in left.reason
+    assert [node.op_type for node in own_nodes(converted)] == ["RoiAlign", "RoiAlign"]
 
 
 @pytest.mark.parametrize("changed", [False, True])

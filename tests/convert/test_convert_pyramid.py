@@ -15,7 +15,7 @@ import ort_roialign
 from ort_roialign.convert import convert_with_report
 
 Array = np.ndarray[Any, Any]
-KINDS = ("torchvision", "detectron2", "mmdet", "mmdet_masked")
+KINDS = ("torchvision", "detectron2", "mmdet", "mmdet_masked", "mmdeploy")
 STEPS = {"Gather", "Cast", "Constant", "Concat", "MultiScaleRoiAlign"}
 # How images' numbers are put in front of boxes; it stays.
 IMAGE_STEPS = {"Slice", "Shape", "ConstantOfShape", "Expand", "Identity", "Unsqueeze", "Squeeze"}
@@ -146,7 +146,7 @@ def test_detectron2(
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
-@pytest.mark.parametrize("kind", ["mmdet", "mmdet_masked"])
+@pytest.mark.parametrize("kind", ["mmdet", "mmdet_masked", "mmdeploy"])
 def test_mmdet(
     pooler_file: Callable[..., Path], rng: np.random.Generator, exporter: str, kind: str
 ):
