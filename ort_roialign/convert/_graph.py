@@ -121,6 +121,17 @@ def scalar(value: ir.Value | None) -> Any:
     return array.reshape(-1)[0] if array is not None and array.size == 1 else None
 
 
+def is_filled(value: ir.Value | None, number: int) -> bool:
+    """Whether all elements of a value are known to be a number, be they constant or filled in."""
+    filling = producer(value, "ConstantOfShape")
+    given = filling.attributes.get("value") if filling is not None else None
+    tensor = given.as_tensor() if given is not None else tensor_of(value)
+    array = elements(tensor) if tensor is not None else constant(value)
+    if filling is not None and given is None:
+        array = np.zeros(1)
+    return array is not None and array.dtype.kind in "fiu" and bool(np.all(array == number))
+
+
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
     """Return an attribute's value, of its default's type.
 

@@ -20,7 +20,6 @@ from ort_roialign.convert._graph import (
     all_nodes,
     attribute,
     become,
-    constant,
     inputs_of,
     insert_before,
     insert_constant,
@@ -31,7 +30,7 @@ from ort_roialign.convert._graph import (
 )
 from ort_roialign.convert._pyramid_proof import box_sources
 from ort_roialign.convert._region import Array, Region, nodes_between
-from ort_roialign.convert._rows import SizeReader
+from ort_roialign.convert._rows import SizeReader, entries_of
 from ort_roialign.convert._steps import check_loop_steps
 
 # torchvision frames masks with one row of zeros, whatever their size.
@@ -98,23 +97,11 @@ def _image_size(empty: ir.Value | None) -> tuple[ir.Value | int, ir.Value | int]
     if folded is not None and len(folded.shape) == 3 and folded.size == 0:
         return int(folded.shape.numpy()[1]), int(folded.shape.numpy()[2])
     filled = producer(empty, "ConstantOfShape")
-    shape = filled.inputs[0] if filled is not None else None
-    entries = constant(shape)
-    if entries is not None and entries.shape == (3,):
-        return int(entries[1]), int(entries[2])
-    joined = producer(shape, "Concat")
-    sides = [producer(each, "Unsqueeze") for each in joined.inputs[1:]] if joined else []
-    if len(sides) != 2 or any(side is None for side in sides):
+    entries = entries_of(filled.inputs[0]) if filled is not None else []
+    sides = [side for side in entries[1:] if side is not None]
+    if len(entries) != 3 or len(sides) != 2:
         raise NotConvertibleError("masks must be appended to an empty tensor [0, height, width]")
-    height, width = (side.inputs[0] for side in sides if side is not None)
-    if height is None or width is None:
-        raise NotConvertibleError("the pasted masks must have a height and a width")
-    return _side(height), _side(width)
-
-
-def _side(value: ir.Value) -> ir.Value | int:
-    number = constant(value)
-    return value if number is None else int(number.reshape(-1)[0])
+    return sides[0], sides[1]
 
 
 def _framed_masks(loop: ir.Node) -> tuple[ir.Value, ir.Value]:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from ort_roialign.convert._graph import (
@@ -25,12 +24,11 @@ from ort_roialign.convert._graph import (
     become,
     check_attributes,
     constant,
-    elements,
+    is_filled,
     label,
     producer,
     scalar,
     split_image_number,
-    tensor_of,
 )
 from ort_roialign.convert._levels import LevelRule, read_level_rule
 from ort_roialign.convert._pyramid_proof import (
@@ -318,18 +316,8 @@ def _pool_of(value: ir.Value | None) -> ir.Node | None:
 
 def _is_zero(value: ir.Value | None) -> bool:
     """Whether a value is zeros of any shape."""
-    for each in _factors(value, "Expand", "Mul", "Cast", "Identity", "Reshape"):
-        tensor = tensor_of(each)
-        node = producer(each, "ConstantOfShape")
-        if tensor is not None:
-            filled: Any = elements(tensor)
-        elif node is not None and (given := node.attributes.get("value")) is not None:
-            filled = given.as_tensor().numpy()
-        else:
-            filled = node is None  # without a value ConstantOfShape gives zeros
-        if not np.any(filled):
-            return True
-    return False
+    factors = _factors(value, "Expand", "Mul", "Cast", "Identity", "Reshape")
+    return any(is_filled(each, 0) for each in factors)
 
 
 def _factors(value: ir.Value | None, *steps: str) -> Iterator[ir.Value]:

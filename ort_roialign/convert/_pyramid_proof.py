@@ -17,13 +17,19 @@ from ort_roialign.convert._graph import (
     elements,
     inputs_of,
     label,
+    operator_name,
     producer,
     tensor_of,
     used_elsewhere,
 )
 from ort_roialign.convert._levels import LevelRule
 from ort_roialign.convert._region import Array, Region, nodes_between
-from ort_roialign.convert._rows import COLUMN_AXES, SizeReader, chooses_columns
+from ort_roialign.convert._rows import (
+    COLUMN_AXES,
+    SizeReader,
+    chooses_columns,
+    entries_of,
+)
 
 _SEED = 20170320
 _BOXES_A_LEVEL = 12
@@ -137,7 +143,11 @@ def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
             # Reversed, so that boxes are found in the order of the images.
             waiting += reversed(node.inputs if node.op_type != "Reshape" else node.inputs[:1])
         else:
-            raise NotConvertibleError(f"areas must be of columns of boxes; got {value.name}")
+            operator = operator_name(node) if node is not None else "an input"
+            raise NotConvertibleError(
+                f"areas and centres must be made of columns of boxes, as (x2 - x1) * (y2 - y1) is; "
+                f"got {value.name} of {operator}"
+            )
     return tuple(found)
 
 
@@ -354,23 +364,9 @@ def _sizes_of_zeros(zeros: ir.Value | None) -> list[int | None]:
     if node is None:
         return []
     if node.op_type in ("Expand", "Reshape"):
-        sizes = _entries(node.inputs[1])
+        sizes = entries_of(node.inputs[1])
     elif node.op_type == "ConstantOfShape":
-        sizes = _entries(node.inputs[0])
+        sizes = entries_of(node.inputs[0])
     else:  # Mul is by a constant zero
         return _sizes_of_zeros(node.inputs[0])
-    return [None if size is None or size < 0 else size for size in sizes]
-
-
-def _entries(shape: ir.Value | None) -> list[int | None]:
-    """Return the entries of a vector of sizes, None for those that are computed."""
-    array = constant(shape)
-    if array is not None:
-        return [int(size) for size in array.reshape(-1)]
-    node = producer(shape, "Concat", "Unsqueeze", "Reshape")
-    if node is None:
-        return [None]
-    if node.op_type == "Concat":
-        return [entry for each in node.inputs for entry in _entries(each)]
-    array = constant(node.inputs[0])
-    return [None] if array is None or array.size != 1 else [int(array.reshape(-1)[0])]
+    return [size if isinstance(size, int) and size >= 0 else None for size in sizes]

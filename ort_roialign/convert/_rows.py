@@ -110,6 +110,25 @@ class SizeReader:
         return ("min", frozenset(sizes)) if node.op_type == "Min" else _sum(sizes)
 
 
+def entries_of(shape: ir.Value | None) -> list[int | ir.Value | None]:
+    """Return the entries of a vector of sizes: numbers, computed scalars, or None for others."""
+    joined = producer(shape, "Concat")
+    if joined is not None:
+        return [entry for part in joined.inputs for entry in _entries_of_part(part)]
+    return _entries_of_part(shape)
+
+
+def _entries_of_part(part: ir.Value | None) -> list[int | ir.Value | None]:
+    array = constant(part)
+    if array is not None:
+        return array.reshape(-1).astype(int).tolist()
+    node = producer(part, "Unsqueeze", "Reshape")
+    if node is None:
+        return [None]
+    number = scalar(node.inputs[0])
+    return [node.inputs[0] if number is None else int(number)]
+
+
 def _known_rows(value: ir.Value) -> int | None:
     tensor = tensor_of(value)
     if tensor is not None and len(tensor.shape):

@@ -22,6 +22,7 @@ from ort_roialign.convert._graph import (
     constant,
     elements,
     inputs_of,
+    is_filled,
     keeps_numbers,
     label,
     operator_name,
@@ -110,7 +111,7 @@ def _check_step(
     elif operator in ("Add", "Sub", "Mul") and is_arithmetic:
         fits = True
     elif operator == "Mul":
-        fits = any(value in masks or _is_filled(value, 0) for value in given)
+        fits = any(value in masks or is_filled(value, 0) for value in given)
     else:
         fits = operator in _MOVES or operator in ("Constant", "ConstantOfShape")
     if not fits:
@@ -211,7 +212,7 @@ def _broadcast_idiom(where: ir.Node) -> set[ir.Node]:
     if answers is not None and not answers.any():
         return {where}  # simplified: no size is -1
     equal = producer(chosen, "Equal")
-    if equal is None or not _are_ones(ones):
+    if equal is None or not is_filled(ones, 1):
         return set()
     left, right = equal.inputs
     if not (_are_same(left, size) or _are_same(right, size)):
@@ -219,28 +220,15 @@ def _broadcast_idiom(where: ir.Node) -> set[ir.Node]:
     minus = right if _are_same(left, size) else left
     product = producer(minus, "Mul")
     if product is None:
-        return {where, equal} if _is_filled(minus, -1) else set()
+        return {where, equal} if is_filled(minus, -1) else set()
     factors = list(product.inputs)
-    fits = ones in factors and any(_is_filled(factor, -1) for factor in factors)
+    fits = ones in factors and any(is_filled(factor, -1) for factor in factors)
     return {where, equal, product} if fits else set()
 
 
 def _are_same(left: ir.Value | None, right: ir.Value | None) -> bool:
     a, b = constant(left), constant(right)
     return left is right or (a is not None and b is not None and np.array_equal(a, b))
-
-
-def _are_ones(value: ir.Value | None) -> bool:
-    node = producer(value, "ConstantOfShape")
-    if node is None:
-        return _is_filled(value, 1)
-    filled = node.attributes.get("value")
-    return filled is not None and not filled.is_ref() and filled.as_tensor().numpy().item() == 1
-
-
-def _is_filled(value: ir.Value | None, number: int) -> bool:
-    array = constant(value)
-    return array is not None and array.dtype.kind in "fiu" and bool(np.all(array == number))
 
 
 def _refusal(node: ir.Node) -> NotConvertibleError:

@@ -246,6 +246,7 @@ ROWS = "/pool/Gather_14_output_0"  # of the zeros
 IMAGES = ("/pool/Cast_2_output_0", "/pool/Cast_4_output_0")  # of each map's boxes
 BOXES = "/pool/Concat_output_0"  # of all images, without their images' numbers
 ROOT = "/pool/Div_output_0"  # sqrt(area) / 224
+SIDE = "/pool/Sub_output_0"  # of the first image's boxes
 INDEX = "/pool/Squeeze_output_0"  # of the first map's boxes
 SLICE = (np.array([0]), np.array([1000]), np.array([0]))
 LAST = (np.array([-1000]), np.array([2**62]), np.array([0]))
@@ -271,7 +272,9 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "rows by a table": (rows_by_a_table, "may change the values"),
     "boxes times 1": (inserts(BOXES, "Mul", np.float32(1)), "may change the values"),
     "boxes times the map's height": (boxes_by_the_height_of_a_map, "may change the values"),
-    "areas as integers": (areas_as_integers, "areas must be of columns of boxes"),
+    # As maskrcnn-benchmark's.
+    "sides of a pixel more": (inserts(SIDE, "Add", np.float32(1)), "got new_"),
+    "areas as integers": (areas_as_integers, "must be made of columns of boxes"),
     "levels of 8 bits": (short_levels, "must clip levels before their type changes"),
     "levels as integers": (whole_levels, "must clip levels before their type changes"),
     "less in the logarithm": (inserts(ROOT, "Add", np.float32(-1e-6)), "add 0 or more"),
