@@ -77,7 +77,7 @@ def _errors_as_text() -> Iterator[None]:
     """End the command with the text of an expected error, without a traceback."""
     try:
         yield
-    except OrtRoiAlignError as error:
+    except (OrtRoiAlignError, OSError) as error:  # such as a disk that is full
         console = Console(stderr=True)
         console.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None

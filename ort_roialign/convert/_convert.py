@@ -131,7 +131,7 @@ def hold(model: onnx.ModelProto) -> ir.Model:
 
 def _check_order(model: ir.Model) -> None:
     """Check that no node reads what is made of its own result: walks back would never end."""
-    for graph in _graphs(model):
+    for graph in graphs_of(model):
         read = {node: [each.producer() for each in inputs_of(node)] for node in all_nodes(graph)}
         makers = {
             node: [each for each in given if each is not None] for node, given in read.items()
@@ -169,7 +169,7 @@ def convert_in_place(model: ir.Model, fold_shift: bool) -> ConversionReport:
         report.replaced += scope.done.values()
         report.left += scope.left
         report.warnings += [each for warnings in scope.warnings.values() for each in warnings]
-    name_new_values(_graphs(model))
+    name_new_values(graphs_of(model))
     report.nodes_after = _count(model)
     _warn_of_missing_functions(report, own_operators)
     return report
@@ -189,10 +189,11 @@ def _warn_of_missing_functions(
 
 
 def _count(model: ir.Model) -> int:
-    return sum(len(all_nodes(graph)) for graph in _graphs(model))
+    return sum(len(all_nodes(graph)) for graph in graphs_of(model))
 
 
-def _graphs(model: ir.Model) -> list[ir.Graph]:
+def graphs_of(model: ir.Model) -> list[ir.Graph]:
+    """Return the main graph and those of functions."""
     return [model.graph, *(function.graph for function in model.functions.values())]
 
 

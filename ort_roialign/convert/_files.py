@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import onnxruntime
 
 import ort_roialign
 from ort_roialign._library import build_info
-from ort_roialign.convert._convert import convert_in_place, hold
+from ort_roialign._new_files import check_place, new_file
+from ort_roialign.convert._convert import convert_in_place, graphs_of, hold
 from ort_roialign.convert._graph import STANDARD_DOMAINS, all_nodes
 from ort_roialign.convert._report import ConversionReport
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
@@ -53,62 +53,105 @@ def convert_file(
 
     Raises:
         InvalidArgumentError: if the source is no ONNX file or lacks its weights, or the target is
-            one of the source's files or in no directory.
+            one of the source's files, a directory or in none, or a library cannot be loaded.
         OrtRoiAlignError: if the converted file is not valid or onnxruntime cannot load it.
         MissingDependencyError: if `fallback` lacks PyTorch.
         LibraryNotFoundError: if the plugin's library is missing.
     """
     source, target = Path(source), Path(target)
-    model = _load(source)
-    _check_target(model, source, target)
+    model, weights = _load(source)
+    _check_target([source, *weights], target)
     report = convert_in_place(model, fold_shift)
     if not report.converted:
         return report
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as directory:
-        unfinished = Path(directory) / target.name
+    with new_file(target) as unfinished:
         data = f"{target.name}.data" if _needs_data_file(model) else None
-        ir.save(model, unfinished, format="protobuf", external_data=data)
+        try:
+            ir.save(model, unfinished, format="protobuf", external_data=data)
+        except ValueError as error:  # such as a weights file that has two names
+            raise OrtRoiAlignError(
+                f"convert_file: the weights of {source} cannot be written again: {error}"
+            ) from error
         if fallback:
             _add_fallback(unfinished)
         _check(source, unfinished, libraries)
-        # The weights come first: the model that names them is never there without them.
-        for path in sorted(Path(directory).iterdir(), key=lambda each: each == unfinished):
-            os.replace(path, target.parent / path.name)
     return report
 
 
 def foreign_domains(path: Path) -> list[str]:
     """Return what of `register`'s domains a file needs to run on this package's kernels."""
     model = ir.load(path)
-    graphs = [model.graph, *(function.graph for function in model.functions.values())]
-    used = {each.op_identifier()[:2] for graph in graphs for each in all_nodes(graph)}
+    used = {node.op_identifier()[:2] for graph in graphs_of(model) for node in all_nodes(graph)}
+    used -= {(domain, name) for domain, name, _ in model.functions}
     opset = max(model.opset_imports.get(domain, 1) for domain in STANDARD_DOMAINS)
-    found = []
-    for known in build_info()["domains"]:
-        is_standard = known["domain"] in STANDARD_DOMAINS
-        names = STANDARD_DOMAINS if is_standard else (known["domain"],)
-        if known["name"] not in _REPLACING and any(
-            (name, operator["name"]) in used
-            and (not is_standard or opset >= operator["since_version"])
-            for name in names
-            for operator in known["operators"]
-        ):
-            found.append(known["name"])
-    return found
+    return [
+        known["name"]
+        for known in build_info()["domains"]
+        if known["name"] not in _REPLACING and _uses(used, opset, known)
+    ]
+
+
+def _uses(used: set[tuple[str, str]], opset: int, known: Mapping[str, Any]) -> bool:
+    """Whether operators among the used ones are of a domain, as `build_info` describes it."""
+    operators = known["operators"]
+    if known["domain"] not in STANDARD_DOMAINS:
+        return any((known["domain"], each["name"]) in used for each in operators)
+    names = {each["name"] for each in operators if opset >= each["since_version"]}
+    return any(domain in STANDARD_DOMAINS and name in names for domain, name in used)
 
 
 def make_session(path: Path, libraries: Sequence[str | os.PathLike[str]] = ()) -> Any:
-    """Make a session on the CPU that knows this package's kernels, and what they stand in for."""
+    """Make a session on the CPU that knows this package's kernels, and what they stand in for.
+
+    Args:
+        path: the ONNX file.
+        libraries: further libraries with custom operators.
+
+    Raises:
+        InvalidArgumentError: if onnxruntime cannot load a library.
+    """
+    domains = foreign_domains(path)
+    if not libraries or not domains:
+        return _session(path, libraries, domains)
+    # A library may have the operators of these domains, and onnxruntime takes a domain once.
+    try:
+        return _session(path, libraries, [])
+    except Exception as error:  # onnxruntime's errors have no common class
+        try:
+            return _session(path, libraries, domains)
+        except Exception:
+            raise error from None
+
+
+def _session(
+    path: Path, libraries: Sequence[str | os.PathLike[str]], domains: Sequence[str]
+) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    for library in libraries:
-        options.register_custom_ops_library(os.fspath(library))
+    register_libraries(options, libraries)
     providers = ["CPUExecutionProvider"]
-    domains = foreign_domains(path)
     return ort_roialign.InferenceSession(path, providers, options, domains=domains)
 
 
-def _load(source: Path) -> ir.Model:
+def register_libraries(options: Any, libraries: Sequence[str | os.PathLike[str]]) -> None:
+    """Add libraries with custom operators to session options.
+
+    Raises:
+        InvalidArgumentError: if onnxruntime cannot load one.
+    """
+    for library in libraries:
+        try:
+            # A name without a directory would be looked for elsewhere.
+            options.register_custom_ops_library(os.path.abspath(library))
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise InvalidArgumentError(
+                f"libraries must be such that onnxruntime can load their custom operators; got "
+                f"{os.fspath(library)}: {error}"
+            ) from error
+
+
+def _load(source: Path) -> tuple[ir.Model, list[Path]]:
+    """Read a model; return it, and the files that its weights are in."""
     if not source.is_file():
         raise InvalidArgumentError(f"convert_file: source must be an ONNX file; got {source}")
     try:
@@ -118,26 +161,65 @@ def _load(source: Path) -> ir.Model:
             f"convert_file: source must be an ONNX file; {source} cannot be read: {error}"
         ) from error
     model = hold(proto)
-    ir.external_data.set_base_dir(model.graph, source.parent)
-    for tensor in _external_tensors(model):
-        if not Path(tensor.path).is_file():
+    files: dict[Path, None] = {}
+
+    def found(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
+        path = source.parent / tensor.location
+        if not path.is_file():
             raise InvalidArgumentError(
-                f"convert_file: source must have its weights beside it; {tensor.path} of "
-                f"{source} is missing"
+                f"convert_file: source must have its weights beside it; {path} of {source} is "
+                f"missing"
             )
-    return model
+        files[path] = None
+        return _where_it_is(tensor, path, source)
+
+    for graph in graphs_of(model):
+        nodes = all_nodes(graph)
+        for each in {graph, *(node.graph for node in nodes if node.graph is not None)}:
+            for value in each.initializers.values():
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    value.const_value = found(value.const_value)
+        for node in nodes:
+            for name, given in list(node.attributes.items()):
+                # Only initializers are written to a file again.
+                if not given.is_ref() and isinstance(given.value, ir.ExternalTensor):
+                    tensor = found(given.value)
+                    held = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+                    node.attributes.add(ir.AttrTensor(name, held))
+    return model, list(files)
 
 
-def _check_target(model: ir.Model, source: Path, target: Path) -> None:
-    """Refuse to write over the source or the weights beside it, also where a link names them."""
-    if not target.parent.is_dir():
+def _where_it_is(tensor: ir.ExternalTensor, path: Path, source: Path) -> ir.ExternalTensor:
+    """Return a tensor at the end of the links that its file is behind, as download caches have it.
+
+    onnx_ir does not follow links out of a directory: a model must not choose any file it likes. A
+    link beside the model is the user's own.
+    """
+    location = os.path.normpath(tensor.location)
+    if os.path.isabs(location) or location.startswith(os.pardir):
         raise InvalidArgumentError(
-            f"convert_file: target must be in a directory that exists; got {target}"
+            f"convert_file: source must have its weights in its directory; {source} names "
+            f"{tensor.location}"
         )
-    written = [target, target.with_name(f"{target.name}.data")]
-    read = [source, *(Path(tensor.path) for tensor in _external_tensors(model))]
-    for new in written:
-        for old in dict.fromkeys(read):
+    real = path.resolve()
+    return ir.ExternalTensor(
+        real.name,
+        tensor.offset,
+        tensor.length,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+        base_dir=real.parent,
+    )
+
+
+def _check_target(read: Sequence[Path], target: Path) -> None:
+    """Refuse to write over the source or the weights beside it, also where a link names them."""
+    check_place(target, "convert_file: target")
+    for new in (target, target.with_name(f"{target.name}.data")):
+        for old in read:
             if new.exists() and old.exists() and new.samefile(old):
                 raise InvalidArgumentError(
                     f"convert_file: target must not be one of the source's files; writing {target} "
@@ -145,20 +227,16 @@ def _check_target(model: ir.Model, source: Path, target: Path) -> None:
                 )
 
 
-def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value.const_value
-
-
-def _external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
-    return [each for each in _tensors(model) if isinstance(each, ir.ExternalTensor)]
-
-
 def _needs_data_file(model: ir.Model) -> bool:
-    return bool(_external_tensors(model)) or (
-        sum(tensor.nbytes for tensor in _tensors(model)) > _MOST_BYTES_INSIDE
+    tensors = [
+        value.const_value
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    ]
+    return (
+        any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+        or sum(tensor.nbytes for tensor in tensors) > _MOST_BYTES_INSIDE
     )
 
 
@@ -174,15 +252,24 @@ def _check(source: Path, path: Path, libraries: Sequence[str | os.PathLike[str]]
     problem = _problem(path)
     if problem is not None and _problem(source) is None:
         raise OrtRoiAlignError(f"convert_file: the converted model is not valid: {problem}")
+    error = _load_error(path, libraries)
+    if error is not None:
+        alone = _load_error(source, libraries) is None
+        what = "cannot load the converted model" if alone else "can load neither model"
+        raise OrtRoiAlignError(
+            f"convert_file: onnxruntime {what}, so it was not written: {error}"
+        ) from error
+
+
+def _load_error(path: Path, libraries: Sequence[str | os.PathLike[str]]) -> Exception | None:
+    """Return what onnxruntime says against a file."""
     try:
         make_session(path, libraries)
-    except ort_roialign.LibraryNotFoundError:
+    except (ort_roialign.LibraryNotFoundError, InvalidArgumentError):
         raise
     except Exception as error:  # onnxruntime's errors have no common class
-        raise OrtRoiAlignError(
-            f"convert_file: onnxruntime cannot load the converted model, so it was not written: "
-            f"{error}"
-        ) from error
+        return error
+    return None
 
 
 def _problem(path: Path) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import Any
 import onnx
 import torch
 
+from ort_roialign._new_files import check_place, new_file
 from ort_roialign.errors import ExportError, InvalidArgumentError
 from ort_roialign.onnx_export._detectors import (
     has_resizing_transform,
@@ -88,10 +88,7 @@ def export(
     """
     path = Path(path)
     _check_arguments(opset_version, dynamo, dynamic_shapes, dynamic_axes)
-    if not path.parent.is_dir():
-        raise InvalidArgumentError(
-            f"export: path must lie in a directory that exists; got {str(path)!r}"
-        )
+    check_place(path, "export: path")
     name = type(module).__name__  # of what the caller knows
     defaults: Mapping[str, Any] = {}
     if takes_images(module, args):
@@ -114,14 +111,10 @@ def export(
         options.setdefault("external_data", False)
     else:
         options["dynamic_axes"] = _first(dynamic_axes, defaults.get("dynamic_axes"))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        unfinished = Path(folder) / path.name
+    with new_file(path) as unfinished:
         with kept_modes(module), prepare(module):
             _run_exporter(module, args, unfinished, options, name)
         _finish(unfinished, fallback, opset_version)
-        # The file itself last: what is there under its name always has its weights beside it.
-        for file in sorted(Path(folder).iterdir(), key=unfinished.__eq__):
-            file.replace(path.parent / file.name)
     return path
 
 

@@ -134,7 +134,7 @@ def test_what_does_not_load_is_not_left_behind(tmp_path):
     ]
     onnx.save(model_of(nodes, POOLED_INPUTS), source)
     target.write_bytes(b"an older file")
-    with pytest.raises(OrtRoiAlignError, match="cannot load the converted model, so it was not"):
+    with pytest.raises(OrtRoiAlignError, match="can load neither model, so it was not written"):
         convert_file(source, target)
     assert target.read_bytes() == b"an older file"
     assert files_of(tmp_path) == {"in.onnx", "out.onnx"}
@@ -184,9 +184,68 @@ def test_bad_sources(tmp_path, name, text):
         convert_file(tmp_path / name, tmp_path / "out.onnx")
 
 
+def test_weights_that_are_links_as_download_caches_have_them(tmp_path):
+    blobs, cache, target = tmp_path / "blobs", tmp_path / "cache", tmp_path / "out.onnx"
+    blobs.mkdir()
+    cache.mkdir()
+    save_with_weights(blobs / "0f", "weights.bin")
+    (blobs / "weights.bin").rename(blobs / "1e")
+    (cache / "model.onnx").symlink_to(blobs / "0f")
+    (cache / "weights.bin").symlink_to(blobs / "1e")
+    convert_file(cache / "model.onnx", target)
+    assert files_of(blobs) == {"0f", "1e"}
+    shutil.copy(blobs / "0f", tmp_path / "plain.onnx")
+    shutil.copy(blobs / "1e", tmp_path / "weights.bin")
+    expected = run_file(tmp_path / "plain.onnx", np.random.default_rng(1))
+    np.testing.assert_allclose(run_file(target, np.random.default_rng(1)), expected, *KERNEL)
+
+
+@pytest.mark.parametrize("place", ["../weights.bin", "/weights.bin", "below/../../weights.bin"])
+def test_weights_that_a_model_looks_for_elsewhere(tmp_path, place):
+    (tmp_path / "models").mkdir()
+    source = save_with_weights(tmp_path / "models" / "in.onnx", "weights.bin")
+    (tmp_path / "models" / "weights.bin").rename(tmp_path / "weights.bin")
+    (tmp_path / "models" / "below").mkdir()
+    model = onnx.load(source, load_external_data=False)
+    (location,) = [e for e in model.graph.initializer[0].external_data if e.key == "location"]
+    location.value = str(tmp_path / "weights.bin") if place.startswith("/") else place
+    onnx.save(model, source)
+    with pytest.raises(InvalidArgumentError, match="must have its weights in its directory"):
+        convert_file(source, tmp_path / "out.onnx")
+
+
+def test_weights_of_a_constant_node(tmp_path):
+    model = weighted_model()
+    tensor = model.graph.initializer.pop()
+    node = helper.make_node("Constant", [], ["weights"], value=tensor)
+    model.graph.node.insert(0, node)
+    plain, source, target = (tmp_path / f"{name}.onnx" for name in ("plain", "in", "out"))
+    onnx.save(model, plain)
+    onnx.save(
+        model,
+        source,
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+        convert_attribute=True,
+    )
+    assert (tmp_path / "weights.bin").stat().st_size == WEIGHTS.nbytes
+    convert_file(source, target)
+    expected = run_file(plain, np.random.default_rng(1))
+    np.testing.assert_allclose(run_file(target, np.random.default_rng(1)), expected, *KERNEL)
+
+
+def test_a_target_that_is_a_directory(tmp_path):
+    source = save_with_weights(tmp_path / "in.onnx", "weights.bin")
+    (tmp_path / "models").mkdir()
+    with pytest.raises(InvalidArgumentError, match=r"got '.*models', which is a directory"):
+        convert_file(source, tmp_path / "models")
+    assert files_of(tmp_path) == {"in.onnx", "weights.bin", "models"}
+
+
 def test_a_target_in_no_directory(tmp_path):
     onnx.save(roi_align_model(16), tmp_path / "in.onnx")
-    with pytest.raises(InvalidArgumentError, match="target must be in a directory that exists"):
+    with pytest.raises(InvalidArgumentError, match="must be a file in a directory that exists"):
         convert_file(tmp_path / "in.onnx", tmp_path / "nowhere" / "out.onnx")
 
 
