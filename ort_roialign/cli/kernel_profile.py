@@ -3,12 +3,13 @@
 The profile names each node that ran, its operator and its provider, but not the operator's domain:
 `RoiAlign` may be the standard one or this package's. The domain is in the model as onnxruntime
 saved it after optimising and inlining, under the same node name; so the two files together prove
-whose kernel ran.
+whose kernel ran. A node without a name is called by its operator and a number in the profile.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ PLUGIN_DOMAIN = "ort_roialign"
 STANDARD_DOMAIN = "ai.onnx"
 # What an operator for regions of interest has in its name, in both domains.
 ROI_OPERATOR_MARK = "roi"
+_WITH_BODIES = ("If", "Loop", "Scan")
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,14 @@ def read_kernel_profile(profile: Path, optimized_model: Path) -> KernelProfile:
     model = onnx.load(str(optimized_model), load_external_data=False)
     domains = _domains_by_node(_all_nodes(model.graph))
 
-    def is_wanted(name: str, operator: str) -> bool:
-        is_roi_operator = ROI_OPERATOR_MARK in operator.lower()
-        if (name, operator) not in domains and is_roi_operator:
-            raise OrtRoiAlignError(f"a {operator} node that ran is not in the model: {name!r}")
-        return is_roi_operator or domains.get((name, operator)) == PLUGIN_DOMAIN
+    def is_wanted(call: _KernelCall) -> bool:
+        domain = _domain_of(call, domains)
+        is_roi_operator = ROI_OPERATOR_MARK in call.operator.lower()
+        if domain is None and is_roi_operator:
+            raise OrtRoiAlignError(
+                f"a {call.operator} node that ran is not in the model: {call.node!r}"
+            )
+        return is_roi_operator or domain == PLUGIN_DOMAIN
 
     return _read_profile(profile, domains, is_wanted)
 
@@ -114,11 +119,34 @@ def read_whole_profile(profile: Path, optimized_model: Path) -> KernelProfile:
     """
     model = onnx.load(str(optimized_model), load_external_data=False)
     domains = _domains_by_node(model.graph.node)
-    return _read_profile(profile, domains, lambda *node: node in domains)
+    return _read_profile(
+        profile,
+        domains,
+        lambda call: not call.is_inside_another and _domain_of(call, domains) is not None,
+    )
+
+
+@dataclass(frozen=True)
+class _KernelCall:
+    """One call of a kernel: of which node, operator and provider, and its microseconds."""
+
+    node: str
+    operator: str
+    provider: str
+    duration: float
+    is_inside_another: bool
+
+
+def _domain_of(call: _KernelCall, domains: dict[tuple[str, str], str]) -> str | None:
+    """Return the domain of a call's operator, or None if its node is not there."""
+    domain = domains.get((call.node, call.operator))
+    if domain is None and re.fullmatch(rf"{re.escape(call.operator)}_\d+", call.node):
+        return domains.get(("", call.operator))
+    return domain
 
 
 def _read_profile(
-    profile: Path, domains: dict[tuple[str, str], str], is_wanted: Callable[[str, str], bool]
+    profile: Path, domains: dict[tuple[str, str], str], is_wanted: Callable[[_KernelCall], bool]
 ) -> KernelProfile:
     events: list[dict[str, Any]] = json.loads(profile.read_text(encoding="utf-8"))
     runs = [event for event in events if event.get("name") == "model_run"]
@@ -127,11 +155,12 @@ def _read_profile(
     last_run = max(runs, key=lambda event: float(event["ts"]))
     nodes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     microseconds: dict[tuple[str, str, str], float] = defaultdict(float)
-    for name, operator, provider, duration in _kernel_events(events, since=last_run["ts"]):
-        if is_wanted(name, operator):
-            use = domains[name, operator], operator, provider
-            nodes[use].add(name)
-            microseconds[use] += duration
+    for call in _kernel_calls(events, since=last_run["ts"]):
+        domain = _domain_of(call, domains)
+        if domain is not None and is_wanted(call):
+            use = domain, call.operator, call.provider
+            nodes[use].add(call.node)
+            microseconds[use] += call.duration
     kernels = tuple(
         KernelUse(*key, nodes=len(names), milliseconds=microseconds[key] / 1000)
         for key, names in sorted(nodes.items())
@@ -139,21 +168,29 @@ def _read_profile(
     return KernelProfile(kernels, last_run["dur"] / 1000)
 
 
-def _kernel_events(
-    events: list[dict[str, Any]], *, since: float
-) -> Iterator[tuple[str, str, str, float]]:
-    """Yield (node name, operator, provider, microseconds) of each kernel call from a time on."""
+def _kernel_calls(events: list[dict[str, Any]], *, since: float) -> Iterator[_KernelCall]:
+    """Yield the kernel calls from a time on, in the order in which they began."""
     suffix = "_kernel_time"
-    for event in events:
-        name = str(event.get("name", ""))
-        if event.get("cat") == "Node" and name.endswith(suffix) and event["ts"] >= since:
-            arguments = event["args"]
-            yield (
-                name.removesuffix(suffix),
-                arguments["op_name"],
-                arguments["provider"],
-                float(event["dur"]),
-            )
+    wanted = [
+        event
+        for event in events
+        if event.get("cat") == "Node"
+        and str(event.get("name", "")).endswith(suffix)
+        and event["ts"] >= since
+    ]
+    end = since  # of the last If, Loop or Scan
+    # What begins as soon as it does is inside it: the longer one comes first.
+    for event in sorted(wanted, key=lambda each: (each["ts"], -each["dur"])):
+        start, arguments = float(event["ts"]), event["args"]
+        yield _KernelCall(
+            node=event["name"].removesuffix(suffix),
+            operator=arguments["op_name"],
+            provider=arguments["provider"],
+            duration=float(event["dur"]),
+            is_inside_another=start < end,
+        )
+        if arguments["op_name"] in _WITH_BODIES:
+            end = max(end, start + event["dur"])
 
 
 def _domains_by_node(nodes: Iterable[onnx.NodeProto]) -> dict[tuple[str, str], str]:
@@ -163,7 +200,11 @@ def _domains_by_node(nodes: Iterable[onnx.NodeProto]) -> dict[tuple[str, str], s
         key = (node.name, node.op_type)
         domain = node.domain or STANDARD_DOMAIN
         if domains.setdefault(key, domain) != domain:
-            raise OrtRoiAlignError(f"two {node.op_type} nodes are both named {node.name!r}")
+            same = f"are both named {node.name!r}" if node.name else "have no names"
+            raise OrtRoiAlignError(
+                f"two {node.op_type} nodes {same}: one of {domain}, one of {domains[key]}; which "
+                f"of them a profile means cannot be told"
+            )
     return domains
 
 

@@ -22,7 +22,12 @@ from ort_roialign.convert._graph import (
     operator_name,
 )
 from ort_roialign.convert._mask_loop import convert_mask_loop, may_paste_masks
-from ort_roialign.convert._pyramid import fuse_pyramid, is_own_roi_align, last_merge
+from ort_roialign.convert._pyramid import (
+    chooses_boxes,
+    fuse_pyramid,
+    is_own_roi_align,
+    last_merge,
+)
 from ort_roialign.convert._report import ConversionReport, Left, Replacement
 from ort_roialign.convert._roi_align import convert_roi_align, is_standard_roi_align
 from ort_roialign.convert._translated import convert_translated, is_translated
@@ -228,6 +233,7 @@ def _fuse_pyramids(scope: _Scope) -> None:
             last = last_merge(pool)
             if last is not None:
                 merges.setdefault(last, []).append(pool)
+    _report_unmerged(scope, {pool for pools in merges.values() for pool in pools[1:] and pools})
     for last, pools in merges.items():
         if len(pools) == 1:
             continue
@@ -238,6 +244,22 @@ def _fuse_pyramids(scope: _Scope) -> None:
             for pool in pools:
                 scope.done.pop(pool, None)
             scope.done[node] = Replacement(label(node), node.op_type, what, sources)
+
+
+def _report_unmerged(scope: _Scope, merged: set[ir.Node]) -> None:
+    """Report what chooses boxes for several maps, and merges what they are pooled to otherwise."""
+    pools = [
+        node
+        for node in all_nodes(scope.graph)
+        if is_own_roi_align(node) and node not in merged and chooses_boxes(node)
+    ]
+    if len({pool.inputs[0] for pool in pools}) > 1:
+        reason = (
+            f"what {', '.join(map(label, pools))} pool is merged in no known way, by "
+            f"ScatterElements, ScatterND or Add; of a file that was exported without optimization, "
+            f"convert what onnxscript.optimizer.optimize makes"
+        )
+        scope.left.append(Left(label(pools[0]), f"pyramid of {len(pools)} maps", reason))
 
 
 def _convert_loop(scope: _Scope, loop: ir.Node) -> None:

@@ -138,8 +138,10 @@ def _read_clip(numbers: ir.Value) -> tuple[ir.Node, int, int, int]:
 def _read_limits(node: ir.Node) -> tuple[ir.Value | None, int | None, int | None]:
     """Read Clip, Min or Max: what is limited, and the limits."""
     if node.op_type == "Clip":
-        if len(node.inputs) == 3:
-            return node.inputs[0], _whole(node.inputs[1]), _whole(node.inputs[2])
+        if len(node.inputs) > 1:
+            given = (*node.inputs[1:], None)[:2]
+            low, high = (None if each is None else _whole(each) for each in given)
+            return node.inputs[0], low, high
         # Before opset 11 the limits were attributes.
         limits = [attribute(node, name, np.inf) for name in ("min", "max")]
         if not all(limit.is_integer() for limit in limits):

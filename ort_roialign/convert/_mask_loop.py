@@ -45,8 +45,8 @@ _TOLERANCE = 1e-4
 
 
 def may_paste_masks(node: ir.Node) -> bool:
-    """Whether a Loop resizes something and appends it to what it returns."""
-    if node.op_type != "Loop" or node.domain not in STANDARD_DOMAINS or not node.outputs:
+    """Whether a Loop resizes something and appends it to the one thing that it returns."""
+    if node.op_type != "Loop" or node.domain not in STANDARD_DOMAINS or len(node.outputs) != 1:
         return False
     inner = {each.op_type for graph in subgraphs(node) for each in all_nodes(graph)}
     return {"Resize", "Concat", "Slice"} <= inner
@@ -62,7 +62,7 @@ def convert_mask_loop(loop: ir.Node, opsets: Mapping[str, int]) -> ir.Node:
         NotConvertibleError: if it is not certain that PasteMasks computes the same; nothing is
             changed then.
     """
-    if len(loop.outputs) != 1 or len(loop.inputs) != 3:
+    if len(loop.inputs) != 3:
         raise NotConvertibleError("a loop over masks must carry the pasted masks and nothing else")
     last = _unsqueeze_after(loop)
     size = _image_size(loop.inputs[2])
@@ -141,7 +141,9 @@ def _boxes(loop: ir.Node) -> ir.Value:
         total = producer(half.inputs[0], "Add") if half is not None else None
         if total is not None and total.inputs[0] is not None and total.inputs[1] is not None:
             sources = {*box_sources(total.inputs[0]), *box_sources(total.inputs[1])}
-            if len(sources) == 1:
+            shapes = [source.shape for source in sources]
+            columns = [shape[1] for shape in shapes if shape is not None and len(shape) == 2]
+            if len(sources) == 1 and not any(c != 4 for c in columns if isinstance(c, int)):
                 return sources.pop()
     raise NotConvertibleError("a loop over masks must read boxes [R, 4] stretched about centres")
 

@@ -26,6 +26,7 @@ from ort_roialign.convert._graph import (
     constant,
     is_filled,
     label,
+    operator_name,
     producer,
     scalar,
     split_image_number,
@@ -46,6 +47,8 @@ from ort_roialign.convert._steps import check_pyramid_steps
 _SCATTERS = ("ScatterElements", "ScatterND")
 # What only reshapes, retypes or chooses columns; the proof by running shows what it does.
 _ROW_KEEPING = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Split")
+# Values between a RoiAlign and the choice of its boxes, of which exporters write about 20.
+_CHOICE_IS_WITHIN = 50
 _INDEX_STEPS = ("Transpose", "Slice", "Gather", "Expand", *_ROW_KEEPING)
 
 
@@ -101,6 +104,21 @@ def _next_step(value: ir.Value, last: ir.Node | None) -> ir.Node | None:
     return None
 
 
+def chooses_boxes(pool: ir.Node) -> bool:
+    """Whether a RoiAlign's boxes are chosen by what they are equal to, as those of a level are."""
+    waiting = [value for value in pool.inputs[1:2] if value is not None]
+    seen: set[ir.Value] = set()
+    while waiting and len(seen) < _CHOICE_IS_WITHIN:
+        value = waiting.pop(0)
+        seen.add(value)
+        node = value.producer()
+        if producer(value, "Equal") is not None:
+            return True
+        given = node.inputs if node is not None else ()
+        waiting += [each for each in given if each is not None and each not in seen]
+    return False
+
+
 def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int]) -> ir.Node:
     """Make the end of a pyramid one MultiScaleRoiAlign, in place.
 
@@ -147,7 +165,7 @@ def fuse_pyramid(last: ir.Node, pools: list[ir.Node], opsets: Mapping[str, int])
         rois=rois,
         all_rois=all_rois,
         in_front=in_front,
-        boxes=box_sources(rule.area),
+        boxes=box_sources(rule.area, rois),
         zeros=zeros,
     )
     check_attributes("MultiScaleRoiAlign", attributes, len(maps))
@@ -235,7 +253,14 @@ def _selection(pool: ir.Node, value: ir.Value | None) -> tuple[ir.Value, ir.Valu
         if (chooses or node.op_type == "Mul") and source is not None and index is not None:
             return source, index
         value = source
-    raise NotConvertibleError(f"{label(pool)} pools boxes that no level chooses")
+    maker = value.producer() if value is not None else None
+    where = f"{value.name if value is not None else None} of " + (
+        operator_name(maker) if maker is not None else "the graph"
+    )
+    raise NotConvertibleError(
+        f"{label(pool)} must pool boxes that a level chooses by their rows; what chooses them was "
+        f"looked for up to {where}"
+    )
 
 
 def _comparison(index: ir.Value | None) -> ir.Node | None:

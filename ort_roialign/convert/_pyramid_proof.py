@@ -29,6 +29,7 @@ from ort_roialign.convert._rows import (
     SizeReader,
     chooses_columns,
     entries_of,
+    num_columns,
 )
 
 _SEED = 20170320
@@ -38,6 +39,7 @@ _BOXES_WITHOUT_AREA = 3
 # the logarithm, which differs between machines.
 _NEAR_LIMIT = 1e-4
 _IMAGES = 3
+_BOX_COLUMNS = 4
 _CHANNELS = 5
 # Both sides run the same kernels: sums of order 10 that are added in the same order.
 _TOLERANCE = 1e-4
@@ -118,8 +120,16 @@ class PyramidPart:
         return SizeReader().same_rows(self.all_rois, self.zeros)
 
 
-def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
-    """Walk back from areas [R] to the boxes whose columns they are made of.
+def box_sources(area: ir.Value, rois: ir.Value | None = None) -> tuple[ir.Value, ...]:
+    """Walk back from areas [R], or other such vectors, to the boxes whose columns they are made of.
+
+    Args:
+        area: the areas.
+        rois: boxes with their images, which it goes back to where it can. Else it ends at what
+            single columns are taken of.
+
+    Returns:
+        The boxes, of each image where there are several.
 
     Raises:
         NotConvertibleError: if they are not made of columns.
@@ -135,10 +145,7 @@ def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
         seen.add(value)
         node = value.producer()
         if node is not None and chooses_columns(node):
-            while node is not None and chooses_columns(node) and node.inputs[0] is not None:
-                value = node.inputs[0]
-                node = value.producer()
-            found[value] = None
+            found[_source_of_columns(node, rois)] = None
         elif producer(value, *steps) is not None and node is not None and _keeps_areas(node):
             # Reversed, so that boxes are found in the order of the images.
             waiting += reversed(node.inputs if node.op_type != "Reshape" else node.inputs[:1])
@@ -149,6 +156,24 @@ def box_sources(area: ir.Value) -> tuple[ir.Value, ...]:
                 f"got {value.name} of {operator}"
             )
     return tuple(found)
+
+
+def _source_of_columns(node: ir.Node, rois: ir.Value | None) -> ir.Value:
+    """Return what a node that chooses columns takes boxes from, by way of others like it."""
+    sources: list[ir.Value] = []
+    chosen: list[ir.Node] = []
+    at: ir.Node | None = node
+    while at is not None and chooses_columns(at) and at.inputs[0] is not None:
+        chosen.append(at)
+        sources.append(at.inputs[0])
+        at = at.inputs[0].producer()
+    if rois in sources:
+        return rois
+    for source, following in zip(sources, chosen[1:], strict=False):
+        number = num_columns(following)
+        if number is None or number >= _BOX_COLUMNS:
+            return source
+    return sources[-1]
 
 
 def read_areas(nodes: Iterable[ir.Node], area: ir.Value) -> set[ir.Node]:

@@ -180,6 +180,29 @@ def chooses_columns(node: ir.Node, column_axes: tuple[int, ...] = COLUMN_AXES) -
     )
 
 
+def num_columns(node: ir.Node) -> int | None:
+    """Return how many columns a node of `chooses_columns` takes, or None where it does not tell."""
+    (axis, size), *others = _chosen_sizes(node) or [(0, None)]
+    return size if axis in COLUMN_AXES and not others else None
+
+
+def _chosen_sizes(node: ir.Node) -> list[tuple[int, int | None]]:
+    """Return (axis, size) of what a Gather, Split or Slice takes."""
+    value = node.outputs[0]
+    if producer(value, "Gather") is not None:
+        index = constant(node.inputs[1])
+        return [(attribute(node, "axis", 0), None if index is None else index.size)]
+    if producer(value, "Split") is not None:
+        sizes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        known = sizes.reshape(-1).tolist() if sizes is not None else attribute(node, "split", [0])
+        return [(attribute(node, "axis", 0), max(known) or None)]
+    return [
+        (axis, len(range(start, end, step)) if 0 <= start <= end < END_OF_RANGE else None)
+        for axis, start, end, step in slices_of(node) or []
+        if axis in COLUMN_AXES
+    ]
+
+
 def slices_of(node: ir.Node) -> list[tuple[int, int, int, int]] | None:
     """Return a Slice's constant (axis, start, end, step), or None where one is computed."""
     if len(node.inputs) == 1:  # before opset 10

@@ -232,4 +232,8 @@ def _are_same(left: ir.Value | None, right: ir.Value | None) -> bool:
 
 
 def _refusal(node: ir.Node) -> NotConvertibleError:
-    return NotConvertibleError(f"{label(node)}, {operator_name(node)}, may change the values")
+    what = f"{label(node)}, {operator_name(node)}"
+    if producer(node.outputs[0], "Cast") is not None and not keeps_numbers(node):
+        dtype = ir.DataType(attribute(node, "to", 0))
+        what += f" to {dtype} where float32 is converted"
+    return NotConvertibleError(f"{what}, may change the values")
