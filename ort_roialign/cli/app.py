@@ -34,6 +34,17 @@ class ModelChoice(str, Enum):
     MOBILENET = "mobilenet"
 
 
+Libraries = Annotated[
+    list[Path],
+    typer.Option(
+        "--library",
+        exists=True,
+        dir_okay=False,
+        help="Library with other custom operators of the model; may be repeated.",
+    ),
+]
+
+
 class PartChoice(str, Enum):
     """The parts of the benchmark."""
 
@@ -241,8 +252,9 @@ def convert(
     fold_shift: Annotated[
         bool,
         typer.Option(
-            help="Turn Sub(rois, 0.5 / spatial_scale) before a RoiAlign of opset 10 to 15 into "
-            "half_pixel, which it stood for. Boxes narrower than one cell then differ."
+            help="Turn Sub(rois, 0.5 / spatial_scale) before a RoiAlign of output_half_pixel, as "
+            "all of opset 10 to 15 are, into half_pixel, which it stood for. Boxes narrower than "
+            "one cell then differ."
         ),
     ] = True,
     fallback: Annotated[
@@ -252,15 +264,7 @@ def convert(
             "too. Needs PyTorch."
         ),
     ] = False,
-    libraries: Annotated[
-        list[Path],
-        typer.Option(
-            "--library",
-            exists=True,
-            dir_okay=False,
-            help="Library with other custom operators of the model; may be repeated.",
-        ),
-    ] = [],  # noqa: B006 - typer copies it
+    libraries: Libraries = [],  # noqa: B006 - typer copies it
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON instead of tables.")
     ] = False,
@@ -269,8 +273,9 @@ def convert(
 
     Converted are ONNX's RoiAlign and MaxRoiPool, mmcv's and mmdeploy's RoI operators, whole feature
     pyramids as torchvision, detectron2, mmdet and mmdeploy export them, and the loop that pastes
-    masks. OUT is written when it is complete and onnxruntime has loaded it. The exit code is 1 if
-    there is nothing to convert, or --verify finds an output that differs.
+    masks. OUT is written when it is complete and onnxruntime has loaded it, and stays whatever
+    --verify finds. The exit code is 1 if there is nothing to convert, or --verify finds an output
+    that differs. --npz verifies, too.
     """
     with _errors_as_text():
         from ort_roialign.cli.convert import ConvertSettings, run_convert
@@ -308,12 +313,13 @@ def compare(
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="PNG file to write; MODEL's name with _time.png."),
+        typer.Option(help="PNG file to write; MODEL's name with _time.png."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of inputs that are not given.")] = 0,
     threads: Annotated[
         int, typer.Option(min=0, help="Threads to compute with; 0: as many as there are cores.")
     ] = 0,
+    libraries: Libraries = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Run a model as it is and converted to this package's operators, and show what changes.
 
@@ -334,7 +340,7 @@ def compare(
             npz=npz,
             picture=picture or Path(f"{model.stem}_time.png"),
             seed=seed,
-            session=SessionSettings(threads=threads),
+            session=SessionSettings(threads=threads, libraries=tuple(libraries)),
         )
         passed = run_compare(settings, Console())
     if not passed:

@@ -17,14 +17,14 @@ from ort_roialign.cli.convert import print_differences, print_report
 from ort_roialign.cli.kernel_profile import PLUGIN_DOMAIN, KernelProfile, read_whole_profile
 from ort_roialign.cli.model_inputs import image_feeds, read_npz
 from ort_roialign.cli.sessions import SessionResult, SessionSettings, run_model
-from ort_roialign.cli.time_shares import MOST_COLOURS, plot_time_shares
+from ort_roialign.cli.time_shares import MOST_COLOURS, check_picture, plot_time_shares
 from ort_roialign.convert import ConversionReport, convert_file
 from ort_roialign.convert._files import foreign_domains
-from ort_roialign.convert._verify import compare_outputs, draw_feeds
-from ort_roialign.errors import OrtRoiAlignError
+from ort_roialign.convert._verify import check_feeds, compare_outputs, draw_feeds
+from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 Array = npt.NDArray[Any]
-# Of the table; the rest is one row.
+# Of the table, and this package's own; the rest is one row.
 MOST_OPERATORS = 12
 
 
@@ -58,20 +58,19 @@ def run_compare(settings: CompareSettings, console: Console) -> bool:
     Raises:
         OrtRoiAlignError: if a file cannot be read, or the converted model does not run.
     """
+    check_picture(settings.picture)
     with tempfile.TemporaryDirectory(prefix="ort_roialign_compare_") as folder:
         converted = Path(folder) / settings.model.name
-        report = convert_file(settings.model, converted)
+        report = convert_file(settings.model, converted, libraries=settings.session.libraries)
         print_report(console, settings.model, report)
         if not report.converted:
             return False
         feeds = _feeds_once(settings)
-        before, stands_in = _run_original(settings, feeds)
-        after = run_model(
-            converted, feeds, settings.session, plugin=True, read_profile=read_whole_profile
-        )
+        before, stands_in = _run(settings.model, feeds, settings.session, plugin=False)
+        after, _ = _run(converted, feeds, settings.session, plugin=True)
     console.print(_time_table(before, after, report, stands_in))
     differences = compare_outputs(before.outputs, after.outputs)
-    print_differences(console, differences)
+    print_differences(console, differences, report)
     plot_time_shares(_bars(before, after), settings.picture)
     console.print(f"Wrote {escape(str(settings.picture))}", soft_wrap=True, highlight=False)
     return all(each.passed for each in differences)
@@ -84,7 +83,7 @@ def _feeds_once(settings: CompareSettings) -> Callable[[Any], Mapping[str, Array
     def feeds_of(session: Any) -> Mapping[str, Array]:
         if not feeds:
             if settings.npz is not None:
-                feeds.update(read_npz(settings.npz))
+                feeds.update(check_feeds(session, read_npz(settings.npz)))
             elif settings.image is not None:
                 feeds.update(image_feeds(session, settings.image))
             else:
@@ -94,19 +93,24 @@ def _feeds_once(settings: CompareSettings) -> Callable[[Any], Mapping[str, Array
     return feeds_of
 
 
-def _run_original(
-    settings: CompareSettings, feeds: Callable[[Any], Mapping[str, Array]]
+def _run(
+    model: Path,
+    feeds: Callable[[Any], Mapping[str, Array]],
+    settings: SessionSettings,
+    *,
+    plugin: bool,
 ) -> tuple[SessionResult, bool]:
-    """Run the model without the plugin; where it needs it, on the plugin, and say so."""
+    """Run a model; where it needs the plugin's kernels for other operators, with them."""
     run: dict[str, Any] = {"read_profile": read_whole_profile}
     try:
-        return run_model(settings.model, feeds, settings.session, plugin=False, **run), False
+        return run_model(model, feeds, settings, plugin=plugin, **run), False
+    except InvalidArgumentError:
+        raise
     except OrtRoiAlignError:
-        domains = foreign_domains(settings.model)
+        domains = foreign_domains(model)
         if not domains:
             raise
-        run["domains"] = domains
-        return run_model(settings.model, feeds, settings.session, plugin=True, **run), True
+        return run_model(model, feeds, settings, plugin=True, domains=domains, **run), True
 
 
 def _times(profile: KernelProfile) -> dict[str, tuple[int, float]]:
@@ -141,10 +145,11 @@ def _time_table(
         table.add_column(f"{way}: nodes", justify="right")
         table.add_column("ms", justify="right")
     names = _by_time(before, after)
-    for name in names[:MOST_OPERATORS]:
+    shown = [n for n in names if n in names[:MOST_OPERATORS] or n.startswith(PLUGIN_DOMAIN)]
+    for name in shown:
         table.add_row(escape(name), *_cells(times, [name]))
-    if names[MOST_OPERATORS:]:
-        table.add_row("others", *_cells(times, names[MOST_OPERATORS:]))
+    if len(shown) < len(names):
+        table.add_row("others", *_cells(times, [name for name in names if name not in shown]))
     table.add_section()
     table.add_row(
         "Whole run; nodes of the file",

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ort_roialign.cli.model_inputs import read_npz
 from ort_roialign.convert import ConversionReport, convert_file
+from ort_roialign.convert._files import foreign_domains
 from ort_roialign.convert._verify import OutputDifference, compare_files
 
 
@@ -58,6 +59,10 @@ def run_convert(settings: ConvertSettings, console: Console) -> bool:
         fallback=settings.fallback,
         libraries=settings.libraries,
     )
+    if not settings.as_json:
+        print_report(console, settings.source, report)
+        if report.converted:
+            _print_file(console, settings.target, report)
     differences: list[OutputDifference] | None = None
     if settings.verify and report.converted:
         differences = compare_files(
@@ -69,12 +74,16 @@ def run_convert(settings: ConvertSettings, console: Console) -> bool:
         )
     if settings.as_json:
         console.file.write(f"{json.dumps(_facts(settings, report, differences), indent=2)}\n")
-    else:
-        print_report(console, settings.source, report)
-        if report.converted:
-            _print_file(console, settings.target, report)
-        if differences is not None:
-            print_differences(console, differences)
+    elif differences is not None:
+        domains = foreign_domains(settings.source)
+        if domains:
+            console.print(
+                f"[yellow]Note[/] The original ran on this package's kernels for "
+                f"{' and '.join(domains)}, of which onnxruntime has none.",
+                soft_wrap=True,
+                highlight=False,
+            )
+        print_differences(console, differences, report)
     return report.converted and all(each.passed for each in differences or [])
 
 
@@ -147,7 +156,9 @@ def _left_table(report: ConversionReport) -> Table:
     return table
 
 
-def print_differences(console: Console, differences: list[OutputDifference]) -> None:
+def print_differences(
+    console: Console, differences: list[OutputDifference], report: ConversionReport
+) -> None:
     """Print how far the converted model's outputs are from the original's, and the verdict."""
     table = Table(title="Outputs of the converted model against the original's")
     table.add_column("Output", overflow="fold")
@@ -164,8 +175,19 @@ def print_differences(console: Console, differences: list[OutputDifference]) -> 
             escape(each.note),
         )
     console.print(table)
-    if all(each.passed for each in differences):
+    if all(0 in each.shape and each.passed for each in differences):
+        console.print(
+            "[bold yellow]EMPTY[/] Both models find nothing in these inputs, which proves "
+            "nothing; give others with --npz.",
+            soft_wrap=True,
+        )
+    elif all(each.passed for each in differences):
         console.print("[bold green]PASSED[/] The converted model gives what the original gives.")
     else:
         names = ", ".join(each.name for each in differences if not each.passed)
-        console.print(f"[bold red]FAILED[/] {escape(names)} differ.", highlight=False)
+        why = " The notes above say what means something else now." if report.warnings else ""
+        console.print(
+            f"[bold red]FAILED[/] Not the same: {escape(names)}.{why}",
+            soft_wrap=True,
+            highlight=False,
+        )

@@ -156,9 +156,8 @@ def _read_profile(
     nodes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     microseconds: dict[tuple[str, str, str], float] = defaultdict(float)
     for call in _kernel_calls(events, since=last_run["ts"]):
-        domain = _domain_of(call, domains)
-        if domain is not None and is_wanted(call):
-            use = domain, call.operator, call.provider
+        if is_wanted(call):
+            use = _domain_of(call, domains) or "", call.operator, call.provider
             nodes[use].add(call.node)
             microseconds[use] += call.duration
     kernels = tuple(

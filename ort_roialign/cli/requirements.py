@@ -41,7 +41,8 @@ def require_packages(command: str, import_names: Iterable[str]) -> None:
     packages = ", ".join(OPTIONAL_PACKAGES[name][0] for name in missing)
     raise MissingDependencyError(
         f"{command} needs {packages}, not installed here. Install in the directory of "
-        f"ort_roialign's sources:\n  {install_command(missing)}"
+        f"ort_roialign's sources:\n  {install_command(missing)}\nor the packages by themselves:\n"
+        f"  pip install {' '.join(OPTIONAL_PACKAGES[name][0] for name in missing)}"
     )
 
 

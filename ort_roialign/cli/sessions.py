@@ -33,10 +33,12 @@ class SessionSettings:
     Attributes:
         threads: threads within an operator; 0 leaves the choice to onnxruntime.
         provider: "cpu" or "cuda".
+        libraries: further libraries with custom operators of the model.
     """
 
     threads: int = 0
     provider: str = "cpu"
+    libraries: tuple[Path, ...] = ()
 
     @property
     def providers(self) -> list[Any]:
@@ -134,6 +136,10 @@ def run_model(
         )
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
+        if settings.libraries:
+            from ort_roialign.convert._files import register_libraries
+
+            register_libraries(options, settings.libraries)
         try:
             if plugin:
                 session = ort_roialign.InferenceSession(

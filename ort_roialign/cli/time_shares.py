@@ -8,12 +8,25 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from ort_roialign._new_files import check_place
 from ort_roialign.benchmarks.plots import DOTS_PER_INCH, STYLE
+from ort_roialign.errors import InvalidArgumentError
 
 # From the palette of Okabe and Ito, which colour-blind readers can tell apart; the last for others.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 OTHERS = "#999999"
 MOST_COLOURS = len(COLOURS)
+
+
+def check_picture(path: Path) -> None:
+    """Check, before anything is measured, that a picture can be written.
+
+    Raises:
+        InvalidArgumentError: if the path is no place for a file, or does not end in .png.
+    """
+    check_place(path, "compare: --picture")
+    if path.suffix.lower() != ".png":
+        raise InvalidArgumentError(f"compare: --picture must end in .png; got {str(path)!r}")
 
 
 def plot_time_shares(milliseconds: Mapping[str, Mapping[str, float]], path: Path) -> None:

@@ -30,7 +30,7 @@ from ort_roialign.convert._pyramid import (
 )
 from ort_roialign.convert._report import ConversionReport, Left, Replacement
 from ort_roialign.convert._roi_align import convert_roi_align, is_standard_roi_align
-from ort_roialign.convert._translated import convert_translated, is_translated
+from ort_roialign.convert._translated import convert_translated, is_translated, other_domains
 from ort_roialign.errors import InvalidArgumentError, LibraryNotFoundError
 
 
@@ -118,8 +118,11 @@ def hold(model: onnx.ModelProto) -> ir.Model:
     """Give a model to onnx_ir.
 
     Raises:
-        InvalidArgumentError: if it holds what onnx_ir would drop, or cannot read, or a cycle.
+        InvalidArgumentError: if it has no graph, or holds what onnx_ir would drop, or cannot read,
+            or a cycle.
     """
+    if not model.HasField("graph"):
+        raise InvalidArgumentError("convert: model must be an ONNX model; got one without a graph")
     sparse = [each.values.name for each in _sparse_initializers(model.graph)]
     if sparse or model.training_info:
         found = f"the sparse initializers {', '.join(sparse)}" if sparse else "training steps"
@@ -176,8 +179,23 @@ def convert_in_place(model: ir.Model, fold_shift: bool) -> ConversionReport:
         report.warnings += [each for warnings in scope.warnings.values() for each in warnings]
     name_new_values(graphs_of(model))
     report.nodes_after = _count(model)
+    report.warnings += _hints(model, report)
     _warn_of_missing_functions(report, own_operators)
     return report
+
+
+def _hints(model: ir.Model, report: ConversionReport) -> Iterator[str]:
+    """Yield what may be why something was left, or nothing was found."""
+    own = [node for graph in graphs_of(model) for node in all_nodes(graph) if node.domain == DOMAIN]
+    if own and not report.converted:
+        yield f"the model has nodes of this package already: {len(own)}"
+    free = [each.name for each in model.graph.inputs if each.is_initializer()]
+    if free and report.left:
+        yield (
+            f"initializers that are inputs of the graph, too, may be given other values, so they "
+            f"were not read as constants: {free[0]} and others, {len(free)} in all; "
+            f"onnxruntime.tools.remove_initializer_from_inputs makes constants of them"
+        )
 
 
 def _warn_of_missing_functions(
@@ -208,6 +226,13 @@ def _convert_scope(scope: _Scope) -> None:
             is_standard_roi_align(node) or is_translated(node)
         ):
             _convert_operator(scope, node)
+        elif (
+            node.op_identifier()[:2] not in scope.own_operators
+            and node.domain not in (DOMAIN, *STANDARD_DOMAINS)
+            and (known := other_domains(node))
+        ):
+            reason = f"its name is known in the domain {' and '.join(known)}"
+            scope.left.append(Left(label(node), operator_name(node), reason))
     _fuse_pyramids(scope)
     for node in all_nodes(scope.graph):
         if node.graph is not None and may_paste_masks(node):

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ort_roialign._opset import COORDINATE_MODE_SINCE
 from ort_roialign.convert._graph import (
     STANDARD_DOMAINS,
+    NotConvertibleError,
     attribute,
     become,
     check_inputs,
@@ -19,6 +20,7 @@ from ort_roialign.convert._graph import (
     producer,
 )
 
+_FIRST_OPSET = 10
 _MODE = "coordinate_transformation_mode"
 
 
@@ -39,6 +41,10 @@ def convert_roi_align(node: ir.Node, opset: int, fold_shift: bool) -> list[str]:
         Where the new node means something else, a sentence each.
     """
     check_inputs(node, 3)
+    if opset < _FIRST_OPSET:
+        raise NotConvertibleError(
+            f"ONNX has RoiAlign since opset {_FIRST_OPSET}; the model is of opset {opset}"
+        )
     warnings = []
     x, rois, batch_indices = node.inputs
     default = "half_pixel" if opset >= COORDINATE_MODE_SINCE else "output_half_pixel"

@@ -10,8 +10,10 @@ then show on which ones they depend.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from ort_roialign.convert._graph import (
@@ -140,12 +142,14 @@ def check_loop_steps(before: Iterable[ir.Node], loop: ir.Node, known: Container[
                 fits = fits and keeps_numbers(node)
             elif node.op_type == "Slice" and steps is _STEPS_BEFORE_LOOP:
                 fits = fits and not limits_rows(node)
-            elif node.op_type in _ARITHMETIC and fixed.issuperset(node.outputs):
-                fits = False  # small constants make large ones
-            given = _constants_of(node)
-            if node.op_type == "Div" and given:
+            given = [elements(tensor) for tensor in _constants_of(node)]
+            if node.op_type == "Div" and (given or not fixed.isdisjoint(node.inputs)):
                 fits = False  # the only quotient is that of a mask's sizes
-            if not fits or any(_may_limit(tensor, known) for tensor in given):
+            elif node.op_type in _ARITHMETIC and fixed.issuperset(node.outputs):
+                made = _made_of_constants(node)  # small constants make large ones
+                fits = fits and made is not None
+                given += [] if made is None else [made]
+            if not fits or any(_may_limit(array, known) for array in given):
                 raise _refusal(node)
     # The mask's number must choose a mask and a box, and nothing else.
     for user, place in body.inputs[0].uses():
@@ -161,9 +165,18 @@ def _constants_of(node: ir.Node) -> list[ir.TensorProtocol]:
     return found
 
 
-def _may_limit(tensor: ir.TensorProtocol, known: Container[int]) -> bool:
+def _made_of_constants(node: ir.Node) -> npt.NDArray[Any] | None:
+    """Return the sum, difference or product of two constants, or None of anything else."""
+    operands = [constant(value) for value in node.inputs]
+    left, right = operands if len(operands) == 2 else (None, None)
+    if left is None or right is None:
+        return None
+    made = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}[node.op_type](left, right)
+    return np.asarray(made)
+
+
+def _may_limit(array: npt.NDArray[Any], known: Container[int]) -> bool:
     """Whether a constant is one that values of a run need not reach."""
-    array = elements(tensor)
     if array.dtype.kind == "b":
         return False
     return array.dtype.kind not in "fiu" or any(

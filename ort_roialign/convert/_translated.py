@@ -29,6 +29,12 @@ def is_translated(node: ir.Node) -> bool:
     return (_domain(node), node.op_type) in _translated_operators()
 
 
+def other_domains(node: ir.Node) -> list[str]:
+    """Return the domains in which the library knows an operator of this name, where not in its."""
+    found = {domain for domain, name in _translated_operators() if name == node.op_type}
+    return [] if _domain(node) in found else sorted(found)
+
+
 @functools.cache
 def _translated_operators() -> frozenset[tuple[str, str]]:
     return frozenset(

@@ -90,7 +90,7 @@ def compare_files(
         except Exception as error:  # onnxruntime's errors have no common class
             raise OrtRoiAlignError(f"verify: {path} does not load: {error}") from error
         if values is None:
-            values = _checked(session, feeds) if feeds is not None else draw_feeds(session, seed)
+            values = draw_feeds(session, seed) if feeds is None else check_feeds(session, feeds)
         names = [each.name for each in session.get_outputs()]
         try:
             results = session.run(names, values)
@@ -173,13 +173,29 @@ def _draw_boxes(rng: np.random.Generator, shape: tuple[int, ...], images: int) -
     return boxes if columns == 4 else np.concatenate([numbers, boxes], axis=1)
 
 
-def _checked(session: Any, feeds: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
-    names = {each.name for each in session.get_inputs()}
-    if set(feeds) != names:
+def check_feeds(session: Any, feeds: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    """Return inputs as a session takes them: float64 as float32, and so on.
+
+    Raises:
+        InvalidArgumentError: if they are not the session's inputs, or of other kinds of numbers.
+    """
+    given = session.get_inputs()
+    if set(feeds) != {each.name for each in given}:
         raise InvalidArgumentError(
-            f"verify: the given inputs must be the model's, {sorted(names)}; got {sorted(feeds)}"
+            f"verify: the given inputs must be the model's, {sorted(e.name for e in given)}; got "
+            f"{sorted(feeds)}"
         )
-    return {name: np.asarray(value) for name, value in feeds.items()}
+    checked = {}
+    for each in given:
+        value = np.asarray(feeds[each.name])
+        dtype = np.dtype(_TYPES.get(each.type, value.dtype))
+        if not np.can_cast(value.dtype, dtype, "same_kind"):
+            raise InvalidArgumentError(
+                f"verify: the given inputs must be of the model's types; {each.name} is "
+                f"{each.type}; got {value.dtype}"
+            )
+        checked[each.name] = value.astype(dtype)
+    return checked
 
 
 def _difference(name: str, expected: Array, actual: Array, note: str = "") -> OutputDifference:

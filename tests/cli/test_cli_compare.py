@@ -106,6 +106,36 @@ def test_a_model_before_and_after(
     assert model.read_bytes() == before
 
 
+def test_nodes_without_names(tmp_path: Path) -> None:
+    """Onnxruntime's profile names them by their operators; those of an If count as the If."""
+    path = save_detector(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.name = ""
+    last = model.graph.node[-1]
+    pooled = helper.make_tensor_value_info("branch", onnx.TensorProto.FLOAT, None)
+    branch = helper.make_graph(
+        [helper.make_node("Relu", [last.output[0]], ["branch"])], "b", [], [pooled]
+    )
+    # Not a constant for onnxruntime to choose a branch by.
+    model.graph.node.extend([
+        helper.make_node("ReduceMax", [last.output[0]], ["largest"], keepdims=0),
+        helper.make_node("IsNaN", ["largest"], ["is_nan"]),
+        helper.make_node(
+            "If", ["is_nan"], ["chosen"], then_branch=branch, else_branch=branch
+        ),
+    ])  # fmt: skip
+    model.graph.output.append(helper.make_tensor_value_info("chosen", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, path)
+    result = invoke(path, "--picture", tmp_path / "time.png")
+    assert result.exit_code == 0, result.output
+    found = rows(result.output)
+    assert found["RoiAlign"][0] == found["ort_roialign::RoiAlign"][2] == "1"
+    assert found["If"][::2] == ["1", "1"]
+    assert "Relu" not in found
+    assert_picture(tmp_path / "time.png")
+
+
 @pytest.mark.parametrize(("opset", "operator"), [(22, "RoiAlign"), (16, "MMCVRoiAlign")])
 def test_a_model_that_onnxruntime_cannot_run(tmp_path: Path, opset: int, operator: str) -> None:
     model = save_detector(tmp_path / "model.onnx", opset=opset, operator=operator)
@@ -150,7 +180,7 @@ def test_an_output_that_differs_fails(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(compare, "run_model", wrong)
     result = invoke(save_detector(tmp_path / "model.onnx"), "--picture", tmp_path / "time.png")
     assert result.exit_code == 1
-    assert "FAILED pooled differ" in result.output
+    assert "FAILED Not the same: pooled." in result.output
 
 
 @pytest.mark.parametrize(
@@ -181,11 +211,20 @@ def test_images_fit_the_models_size(tmp_path: Path, photograph: Path) -> None:
         (["--image", "PHOTO", "--npz", "PHOTO"], "inputs must be --image or --npz; got both"),
         (["--image", "TEXT"], "cannot read the image"),
         (["--npz", "TEXT"], "--npz must be a file of arrays that numpy.savez wrote; got"),
+        (["--npz", "OTHER"], "the given inputs must be the model's, ['image']; got ['x']"),
+        (["--picture", "nowhere/time.png"], "compare: --picture must be a file in a directory"),
+        (["--picture", "time.onnx"], "compare: --picture must end in .png"),
+        (["--library", "TEXT"], "libraries must be such that onnxruntime can load"),
     ],
 )
 def test_bad_options(tmp_path: Path, photograph: Path, options: list[str], message: str) -> None:
     (tmp_path / "text").write_text("no image")
-    places: Mapping[str, object] = {"PHOTO": photograph, "TEXT": tmp_path / "text"}
+    np.savez(tmp_path / "other.npz", x=np.ones(3))
+    places: Mapping[str, object] = {
+        "PHOTO": photograph,
+        "TEXT": tmp_path / "text",
+        "OTHER": tmp_path / "other.npz",
+    }
     model = save_detector(tmp_path / "model.onnx")
     result = invoke(model, *(places.get(option, option) for option in options))
     assert result.exit_code == 1

@@ -161,19 +161,23 @@ def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
             return tuple(result[name] for name in self.names)
 
     @cache
-    def export(name: str, exporter: str, free: bool = True) -> Path:
+    def export(name: str, exporter: str, free: bool = True, *, folded: bool = True) -> Path:
         image = torch.rand((3, 96, 128), generator=torch.Generator().manual_seed(4))
         builders = {
             "mobilenet": lambda: example_modules.mobilenet_faster_rcnn(image),
             "faster_rcnn": example_modules.tiny_faster_rcnn,
             "mask_rcnn": example_modules.tiny_mask_rcnn,
+            "keypoint_rcnn": example_modules.tiny_keypoint_rcnn,
         }
-        names = ("boxes", "labels", "scores") + (("masks",) if name == "mask_rcnn" else ())
+        more = {"mask_rcnn": ("masks",), "keypoint_rcnn": ("keypoints", "keypoints_scores")}
+        names = ("boxes", "labels", "scores", *more.get(name, ()))
         module = Named(builders[name](), names).eval()
         options: dict[str, Any] = {"input_names": ["image"], "output_names": list(names)}
         if exporter == "torchscript" and free:
             options["dynamic_axes"] = {"image": {1: "height", 2: "width"}}
-        path = directory / f"{name}_{exporter}_{free}.onnx"
+        if not folded:
+            options["do_constant_folding"] = False
+        path = directory / f"{name}_{exporter}_{free}_{folded}.onnx"
         return stock_export(module, (image,), path, exporter, **options)
 
     return export

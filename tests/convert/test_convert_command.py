@@ -66,7 +66,7 @@ def test_a_difference_is_an_error(tmp_path):
     source = saved(tmp_path / "in.onnx", roi_align_model(11, 0.5 / 0.25, sampling_ratio=2))
     folded = invoke(source, tmp_path / "out.onnx", "--npz", inputs_file(tmp_path))
     assert folded.exit_code == 1
-    assert "FAILED y differ" in folded.output
+    assert "FAILED Not the same: y. The notes above" in folded.output
     assert "became half_pixel" in folded.output
     kept = invoke(source, tmp_path / "out.onnx", "--no-fold-shift", "--npz", inputs_file(tmp_path))
     assert kept.exit_code == 0, kept.output
@@ -100,6 +100,9 @@ def test_what_was_left_is_said(tmp_path):
     ("arguments", "text"),
     [
         (["missing.onnx", "out.onnx"], "source must be an ONNX file"),
+        (["empty.onnx", "out.onnx"], "got one without a graph"),
+        (["in.onnx", "."], "which is a directory"),
+        (["in.onnx", "/proc/out.onnx"], "/proc"),
         (["in.onnx", "in.onnx"], "target must not be one of the source's files"),
         (["in.onnx", "out.onnx", "--npz", "in.onnx"], "--npz must be a file of arrays"),
         (["in.onnx", "out.onnx", "--npz", "other.npz"], "inputs must be the model's, ['images'"),
@@ -109,11 +112,55 @@ def test_errors_are_text(tmp_path, monkeypatch, arguments, text):
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "in.onnx", roi_align_model(16))
     np.savez(tmp_path / "other.npz", x=np.ones(3))
+    (tmp_path / "empty.onnx").write_bytes(b"")
     result = invoke(*arguments)
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     assert text in result.output
     assert "Traceback" not in result.output
+
+
+def test_the_original_runs_on_this_packages_kernels_and_it_is_said(tmp_path):
+    source = saved(tmp_path / "in.onnx", roi_align_model(22))
+    result = invoke(source, tmp_path / "out.onnx", "--verify")
+    assert result.exit_code == 0
+    assert "Note The original ran on this package's kernels for onnx, of which" in result.output
+
+
+def test_nothing_found_proves_nothing(tmp_path):
+    source = saved(tmp_path / "in.onnx", roi_align_model(16))
+    path = tmp_path / "none.npz"
+    feeds = draw(np.random.default_rng(2))
+    np.savez(path, **{**feeds, "rois": feeds["rois"][:0], "images": feeds["images"][:0]})
+    result = invoke(source, tmp_path / "out.onnx", "--npz", path)
+    assert "EMPTY Both models find nothing" in result.output
+    assert "PASSED" not in result.output
+
+
+def test_inputs_are_cast_to_the_models_types(tmp_path):
+    source = saved(tmp_path / "in.onnx", roi_align_model(16))
+    feeds = draw(np.random.default_rng(2))
+    wide = {**feeds, "x": feeds["x"].astype(np.float64), "images": feeds["images"].astype(np.int32)}
+    assert compare_files(source, source, feeds=wide)[0].passed
+    with pytest.raises(InvalidArgumentError, match=r"images is tensor\(int64\); got float32"):
+        compare_files(source, source, feeds={**feeds, "images": feeds["images"].astype("f4")})
+
+
+def test_the_report_is_printed_before_a_comparison_that_fails(tmp_path):
+    source = saved(tmp_path / "in.onnx", roi_align_model(16))
+    feeds = {**draw(np.random.default_rng(2)), "images": np.full(30, 9)}
+    np.savez(tmp_path / "bad.npz", **feeds)
+    result = invoke(source, tmp_path / "out.onnx", "--npz", tmp_path / "bad.npz")
+    assert result.exit_code == 1
+    assert result.output.index("Wrote") < result.output.index("does not run")
+
+
+def test_what_is_converted_already_is_said(tmp_path):
+    source = saved(tmp_path / "in.onnx", roi_align_model(16))
+    convert_file(source, tmp_path / "out.onnx")
+    result = invoke(tmp_path / "out.onnx", tmp_path / "again.onnx")
+    assert result.exit_code == 1
+    assert "the model has nodes of this package already: 1" in result.output
 
 
 def test_original_without_kernels_is_compared_on_this_packages(tmp_path):

@@ -102,6 +102,21 @@ def test_an_image_of_one_size(detector_file, rng):
     assert_same(original, converted, rng.random((3, 96, 128), dtype=np.float32))
 
 
+def test_constants_that_are_not_folded(detector_file, rng):
+    original = onnx.load(detector_file("mask_rcnn", "torchscript", folded=False))
+    converted, report = convert_with_report(original)
+    assert report.left == []
+    names = [node.op_type for node in own_nodes(converted)]
+    assert sorted(names) == ["MultiScaleRoiAlign", "MultiScaleRoiAlign", "PasteMasks"]
+    assert_same(original, converted, rng.random((3, 77, 150), dtype=np.float32))
+
+
+def test_a_loop_over_keypoints_is_nothing_to_convert(detector_file):
+    _, report = convert_with_report(onnx.load(detector_file("keypoint_rcnn", "torchscript")))
+    assert report.counts == {("pyramid of 2 maps", "MultiScaleRoiAlign"): 2}
+    assert report.left == []
+
+
 def pads(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.op_type == "Pad"]
 

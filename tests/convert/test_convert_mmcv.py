@@ -13,6 +13,7 @@ from hand_made import POOLED_INPUTS, SCALE, Array, draw, model_of, own_nodes, ru
 from onnx import TensorProto, helper
 
 from ort_roialign.convert import convert_with_report
+from ort_roialign.convert._files import foreign_domains
 from ort_roialign.convert._translated import is_translated
 
 KERNEL = tolerances.KERNEL["float32"]
@@ -332,3 +333,25 @@ def test_the_library_is_asked_which_operators_there_are():
     assert known("mmdeploy", "MMCVMultiLevelRoiAlign")
     assert not known("mmcv", "MMCVBorderAlign")
     assert not known("", "RoiAlign")
+
+
+def test_a_name_in_another_domain_is_told():
+    model = mmcv_model("MMCVRoiAlign", "mmdeploy", ["x", "rois"], output_height=2, output_width=2)
+    _, report = convert_with_report(model)
+    (left,) = report.left
+    assert left.operator == "mmdeploy::MMCVRoiAlign"
+    assert left.reason == "its name is known in the domain mmcv"
+
+
+def test_a_function_of_the_models_own_is_no_operator_of_mmcvs(tmp_path):
+    node = helper.make_node("Relu", ["x"], ["y"])
+    function = helper.make_function(
+        "mmcv", "MMCVRoiAlign", ["x", "rois"], ["y"], [node], [helper.make_opsetid("", 17)]
+    )
+    model = mmcv_model("MMCVRoiAlign", "mmcv", ["x", "rois"])
+    model.functions.append(function)
+    onnx.save(model, tmp_path / "in.onnx")
+    assert foreign_domains(tmp_path / "in.onnx") == []
+    _, report = convert_with_report(model)
+    assert not report.converted
+    assert report.left == []

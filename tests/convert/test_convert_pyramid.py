@@ -281,3 +281,20 @@ def test_functions_to_run_without_the_plugin_are_missed(pooler_file: Callable[..
     assert "none for MultiScaleRoiAlign" in report.warnings[0]
     # What is in the function is what runs without the plugin.
     assert converted.functions[0].node[0].domain == ""
+
+
+def test_levels_clipped_on_one_side_at_a_time(
+    pooler_file: Callable[..., Path], rng: np.random.Generator
+):
+    original = onnx.load(pooler_file("mmdet", "torchscript", 2, True))
+    place, clip = next(
+        (n, node) for n, node in enumerate(original.graph.node) if node.op_type == "Clip"
+    )
+    value, lowest, highest = clip.input
+    first = onnx.helper.make_node("Clip", [value, lowest], ["not_below"])
+    original.graph.node.insert(place, first)
+    clip.input[:] = ["not_below", "", highest]
+    converted, report = convert_with_report(original)
+    assert report.left == []
+    assert report.counts == {("pyramid of 2 maps", "MultiScaleRoiAlign"): 1}
+    assert_same_pooling(original, converted, feeds_of(original, rng, images=2))

@@ -173,3 +173,31 @@ def test_constants_in_a_file_that_is_not_there(pooler_file, tmp_path):
     (left,) = report.left
     assert "is in a file that is not there" in left.reason
     assert "convert_file" in left.reason
+
+
+def test_results_that_are_merged_otherwise_are_told_of(pooler):
+    for number, node in enumerate(nodes_of(pooler.graph, "RoiAlign")):
+        (scatter,) = [each for each in pooler.graph.node if node.output[0] in each.input]
+        place = list(pooler.graph.node).index(node) + 1
+        made = helper.make_node("Relu", [node.output[0]], [f"above_zero{number}"])
+        pooler.graph.node.insert(place, made)
+        scatter.input[:] = [made.output[0] if i == node.output[0] else i for i in scatter.input]
+    _, report = convert_with_report(pooler)
+    (left,) = report.left
+    assert left.operator == "pyramid of 2 maps"
+    assert "merged in no known way" in left.reason
+
+
+def test_initializers_that_are_inputs_are_told_of(pooler):
+    for node in list(pooler.graph.node):
+        if node.op_type == "Constant":
+            tensor = node.attribute[0].t
+            pooler.graph.node.remove(node)
+            tensor.name = node.output[0]
+            pooler.graph.initializer.append(tensor)
+            given = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            pooler.graph.input.append(given)
+    _, report = convert_with_report(pooler)
+    assert report.left
+    (warning,) = report.warnings
+    assert "initializers that are inputs of the graph" in warning

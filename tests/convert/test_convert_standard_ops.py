@@ -326,3 +326,10 @@ def test_what_would_be_lost_is_refused(tmp_path, make, found):
     onnx.save(make(), tmp_path / "in.onnx")
     with pytest.raises(InvalidArgumentError, match=message):
         convert_file(tmp_path / "in.onnx", tmp_path / "out.onnx")
+
+
+def test_an_opset_that_has_no_roi_align():
+    converted, report = convert_with_report(roi_align_model(9))
+    (left,) = report.left
+    assert left.reason == "ONNX has RoiAlign since opset 10; the model is of opset 9"
+    assert not own_nodes(converted)
