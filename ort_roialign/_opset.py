@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from ort_roialign._domains import STANDARD_DOMAINS
+
 # From this opset on ONNX's RoiAlign has coordinate_transformation_mode, whose default moves boxes.
 COORDINATE_MODE_SINCE = 16
 _OPSET_IMPORT = 8  # of a model
@@ -37,7 +39,7 @@ def default_opset(model: object) -> int | None:
             imports = _read_imports(file)
     else:
         return None
-    return max((version for domain, version in imports if domain in ("", "ai.onnx")), default=None)
+    return max((version for domain, version in imports if domain in STANDARD_DOMAINS), default=None)
 
 
 def _read_imports(file: BinaryIO) -> list[tuple[str, int]]:

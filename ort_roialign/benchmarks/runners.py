@@ -11,13 +11,14 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 import ort_roialign
+from ort_roialign._domains import DOMAIN, DOMAIN_VERSION
 from ort_roialign.benchmarks.element_types import ELEMENT_TYPES, FLOAT32, ElementType
 from ort_roialign.benchmarks.problems import Array, Call
 
-PLUGIN_DOMAIN = "ort_roialign"
+PLUGIN_DOMAIN = DOMAIN
 STANDARD_DOMAIN = ""
 # onnxruntime has no CPU kernel for a newer version of the standard operator.
-OPSETS = {STANDARD_DOMAIN: 16, PLUGIN_DOMAIN: 1}
+OPSETS = {STANDARD_DOMAIN: 16, PLUGIN_DOMAIN: DOMAIN_VERSION}
 LOG_ERRORS_ONLY = 3
 # Before, memory could be bound only as a type that NumPy has.
 BFLOAT16_BINDABLE = (1, 20)

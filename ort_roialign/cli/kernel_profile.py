@@ -18,9 +18,10 @@ from typing import Any
 
 import onnx
 
+from ort_roialign._domains import DOMAIN
 from ort_roialign.errors import OrtRoiAlignError
 
-PLUGIN_DOMAIN = "ort_roialign"
+PLUGIN_DOMAIN = DOMAIN
 # The standard domain is written as an empty string in a model.
 STANDARD_DOMAIN = "ai.onnx"
 # What an operator for regions of interest has in its name, in both domains.

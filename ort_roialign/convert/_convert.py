@@ -10,10 +10,8 @@ from graphlib import CycleError, TopologicalSorter
 import onnx
 import onnx_ir as ir
 
+from ort_roialign._domains import DOMAIN, DOMAIN_VERSION, STANDARD_DOMAINS
 from ort_roialign.convert._graph import (
-    DOMAIN,
-    DOMAIN_VERSION,
-    STANDARD_DOMAINS,
     NotConvertibleError,
     all_nodes,
     inputs_of,
@@ -176,12 +174,21 @@ def convert_in_place(model: ir.Model, fold_shift: bool) -> ConversionReport:
             opsets[DOMAIN] = model.opset_imports[DOMAIN] = DOMAIN_VERSION
         report.replaced += scope.done.values()
         report.left += scope.left
-        report.warnings += [each for warnings in scope.warnings.values() for each in warnings]
+        report.warnings += _together(scope.warnings)
     name_new_values(graphs_of(model))
     report.nodes_after = _count(model)
     report.warnings += _hints(model, report)
     _warn_of_missing_functions(report, own_operators)
     return report
+
+
+def _together(warnings: dict[ir.Node, list[str]]) -> list[str]:
+    """Return each sentence once, with the names of all nodes that it is said of."""
+    names: dict[str, list[str]] = {}
+    for node, sentences in warnings.items():
+        for sentence in sentences:
+            names.setdefault(sentence, []).append(label(node))
+    return [f"{', '.join(names[sentence])}: {sentence}" for sentence in names]
 
 
 def _hints(model: ir.Model, report: ConversionReport) -> Iterator[str]:

@@ -12,10 +12,13 @@ import onnx_ir as ir
 import onnxruntime
 
 import ort_roialign
+from ort_roialign._domains import STANDARD_DOMAINS
 from ort_roialign._library import build_info
 from ort_roialign._new_files import check_place, new_file
 from ort_roialign.convert._convert import convert_in_place, graphs_of, hold
-from ort_roialign.convert._graph import STANDARD_DOMAINS, all_nodes
+from ort_roialign.convert._graph import (
+    all_nodes,
+)
 from ort_roialign.convert._report import ConversionReport
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ort_roialign._domains import DOMAIN, STANDARD_DOMAINS
 from ort_roialign._kernels import ABSENT, Call, Tensor
 from ort_roialign._signatures import SIGNATURES
 from ort_roialign.errors import InvalidArgumentError
 
-DOMAIN: Final = "ort_roialign"
-DOMAIN_VERSION: Final = 1
-STANDARD_DOMAINS: Final = ("", "ai.onnx")
 # The constants that matter here are scales, columns and axes. Larger ones may be weights, in a
 # file that is not to be read.
 _MOST_ELEMENTS = 256

@@ -16,9 +16,8 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ort_roialign._domains import DOMAIN, STANDARD_DOMAINS
 from ort_roialign.convert._graph import (
-    DOMAIN,
-    STANDARD_DOMAINS,
     NotConvertibleError,
     attribute,
     become,

@@ -15,9 +15,8 @@ import onnx_ir as ir
 import onnxruntime
 
 import ort_roialign
+from ort_roialign._domains import DOMAIN, DOMAIN_VERSION
 from ort_roialign.convert._graph import (
-    DOMAIN,
-    DOMAIN_VERSION,
     NotConvertibleError,
     elements,
     inputs_of,

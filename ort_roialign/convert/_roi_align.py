@@ -8,15 +8,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ort_roialign._domains import STANDARD_DOMAINS
 from ort_roialign._opset import COORDINATE_MODE_SINCE
 from ort_roialign.convert._graph import (
-    STANDARD_DOMAINS,
     NotConvertibleError,
     attribute,
     become,
     check_inputs,
     constant,
-    label,
     producer,
 )
 
@@ -54,13 +53,13 @@ def convert_roi_align(node: ir.Node, opset: int, fold_shift: bool) -> list[str]:
     if unmoved is not None and mode == "output_half_pixel" and fold_shift:
         rois, mode = unmoved, "half_pixel"
         warnings.append(
-            f"{label(node)}: Sub(rois, 0.5 / spatial_scale) became half_pixel, which its author "
-            f"meant; boxes narrower than one cell of the map are no longer widened to one"
+            "Sub(rois, 0.5 / spatial_scale) became half_pixel, which its author "
+            "meant; boxes narrower than one cell of the map are no longer widened to one"
         )
     elif unmoved is not None and mode == "half_pixel":
         warnings.append(
-            f"{label(node)}: boxes are moved by half a cell twice, by Sub(rois, 0.5 / "
-            f"spatial_scale) and by half_pixel; this was kept, though its author hardly meant it"
+            "boxes are moved by half a cell twice, by Sub(rois, 0.5 / "
+            "spatial_scale) and by half_pixel; this was kept, though its author hardly meant it"
         )
     changes = (
         {_MODE: mode} if mode is not None and (given is not None or mode != "half_pixel") else {}
@@ -70,8 +69,8 @@ def convert_roi_align(node: ir.Node, opset: int, fold_shift: bool) -> list[str]:
         changes["mode"] = attribute(node, "mode", "avg").lower()  # onnxruntime takes it in any case
     if reduce is not None and (reduce.is_ref() or changes["mode"] == "max"):
         warnings.append(
-            f"{label(node)}: mode max took the largest weighted corner of the samples in "
-            f"onnxruntime, and takes the largest interpolated sample now"
+            "mode max took the largest weighted corner of the samples in "
+            "onnxruntime, and takes the largest interpolated sample now"
         )
     become(node, "RoiAlign", [x, rois, batch_indices], changes, keep_others=True)
     return warnings

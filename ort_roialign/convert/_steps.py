@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ort_roialign._domains import STANDARD_DOMAINS
 from ort_roialign.convert._graph import (
-    STANDARD_DOMAINS,
     NotConvertibleError,
     all_nodes,
     attribute,

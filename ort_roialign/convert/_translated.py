@@ -10,11 +10,11 @@ import functools
 
 import onnx_ir as ir
 
+from ort_roialign._domains import STANDARD_DOMAINS
 from ort_roialign._kernels import Attribute, Integers, Unreadable, translate
 from ort_roialign._library import build_info
 from ort_roialign._signatures import SIGNATURES, Signature
 from ort_roialign.convert._graph import (
-    STANDARD_DOMAINS,
     NotConvertibleError,
     become,
     check_inputs,

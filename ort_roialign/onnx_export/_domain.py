@@ -1,13 +1,10 @@
-"""The operator domain as both exporters and the saved files name it."""
+"""The import of the operator domain, which exporters leave out."""
 
 from __future__ import annotations
 
-from typing import Final
-
 import onnx
 
-DOMAIN: Final = "ort_roialign"
-DOMAIN_VERSION: Final = 1
+from ort_roialign._domains import DOMAIN, DOMAIN_VERSION
 
 
 def ensure_domain_import(model: onnx.ModelProto) -> None:

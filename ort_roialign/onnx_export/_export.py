@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import torch
 
+from ort_roialign._domains import STANDARD_DOMAINS
 from ort_roialign._new_files import check_place, new_file
 from ort_roialign.errors import ExportError, InvalidArgumentError
 from ort_roialign.onnx_export._detectors import (
@@ -200,7 +201,7 @@ def _reason(error: BaseException) -> str:
 def _finish(path: Path, fallback: bool, opset_version: int) -> None:
     """Add what the exporter leaves out, and check the file; external weights stay untouched."""
     model = onnx.load(path, load_external_data=False)
-    written = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
+    written = [each.version for each in model.opset_import if each.domain in STANDARD_DOMAINS]
     if written not in ([], [opset_version]):
         # The dynamo exporter only warns where it cannot convert a file to another opset.
         raise ExportError(

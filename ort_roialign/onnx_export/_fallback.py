@@ -13,9 +13,12 @@ import numpy.typing as npt
 import onnx
 
 from ort_roialign import reference
+from ort_roialign._domains import DOMAIN, STANDARD_DOMAINS
 from ort_roialign._signatures import SIGNATURES, Default, Signature
 from ort_roialign.errors import ExportError, InvalidArgumentError
-from ort_roialign.onnx_export._domain import DOMAIN, ensure_domain_import
+from ort_roialign.onnx_export._domain import (
+    ensure_domain_import,
+)
 from ort_roialign.onnx_export._functions import FUNCTIONS
 from ort_roialign.onnx_export._functions._text import parse
 from ort_roialign.onnx_export._keypoints import add_keypoints_function
@@ -237,7 +240,7 @@ def _value_of(operator: str, attribute: onnx.AttributeProto, default: Default) -
 
 def _default_opset(model: onnx.ModelProto) -> int:
     versions: list[int] = [
-        entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")
+        entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS
     ]
     if not versions or versions[0] < _LOWEST_OPSET:
         raise InvalidArgumentError(

@@ -17,7 +17,7 @@ from onnx.defs import OpSchema
 from torch import Tensor
 from torchvision.models.detection import roi_heads
 
-from ort_roialign.onnx_export._domain import DOMAIN, DOMAIN_VERSION
+from ort_roialign._domains import DOMAIN, DOMAIN_VERSION, STANDARD_DOMAINS
 from ort_roialign.onnx_export._functions._text import function, parse
 from ort_roialign.onnx_export._torchscript import is_torchscript_tracing
 
@@ -142,6 +142,6 @@ def add_keypoints_function(model: onnx.ModelProto) -> None:
     nodes = [node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, NAME)]
     if not nodes or any(each.name == NAME for each in model.functions):
         return
-    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    opset = next(each.version for each in model.opset_import if each.domain in STANDARD_DOMAINS)
     text = function(NAME, [], ("maps", "rois"), ("keypoints", "scores"), _NODES, opset)
     model.functions.append(parse(text))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ort_roialign import reference
+from ort_roialign._domains import DOMAIN
 from ort_roialign.errors import MissingDependencyError
 
 try:
@@ -33,7 +34,7 @@ Array = npt.NDArray[Any]
 class _RoiOp(OpRun):
     """Base of the operators: their domain, and no schema."""
 
-    op_domain = "ort_roialign"
+    op_domain = DOMAIN
     # Without this the evaluator takes the schema of ONNX's own operator of the same name. The
     # reference functions know the defaults of absent attributes.
     op_schema = None

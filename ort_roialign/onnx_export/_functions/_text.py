@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx
 import onnx.parser
 
-from ort_roialign.onnx_export._domain import DOMAIN, DOMAIN_VERSION
+from ort_roialign._domains import DOMAIN, DOMAIN_VERSION
 
 # ReduceSum takes its axes as an input since opset 13, the other reductions since opset 18.
 _AXES_INPUT_SINCE = {"ReduceSum": 13, "ReduceMax": 18}

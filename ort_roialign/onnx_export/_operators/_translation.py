@@ -12,9 +12,9 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript import opset18
 
+from ort_roialign._domains import DOMAIN, DOMAIN_VERSION
 from ort_roialign._signatures import OPERATORS, Default, Signature
 from ort_roialign.errors import ExportError
-from ort_roialign.onnx_export._domain import DOMAIN, DOMAIN_VERSION
 
 _FLOATING = ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)"]
 _INDEX = "tensor(int64)"

@@ -12,8 +12,8 @@ import torch
 from torch.onnx import symbolic_helper
 
 import ort_roialign.torch  # noqa: F401  registers torch.ops.ort_roialign
+from ort_roialign._domains import DOMAIN
 from ort_roialign._signatures import OPERATORS, Signature
-from ort_roialign.onnx_export._domain import DOMAIN
 from ort_roialign.onnx_export._operators._translation import (
     Translation,
     attribute_type,

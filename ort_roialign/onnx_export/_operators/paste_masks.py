@@ -12,7 +12,7 @@ from onnxscript import opset18
 from torch.onnx import symbolic_helper
 
 import ort_roialign.torch  # noqa: F401  registers torch.ops.ort_roialign
-from ort_roialign.onnx_export._domain import DOMAIN, DOMAIN_VERSION
+from ort_roialign._domains import DOMAIN, DOMAIN_VERSION
 from ort_roialign.onnx_export._operators._translation import (
     Translation,
     boxes_dynamo,
