@@ -76,7 +76,7 @@ def run_convert(settings: ConvertSettings, console: Console) -> bool:
         console.file.write(f"{json.dumps(_facts(settings, report, differences), indent=2)}\n")
     elif differences is not None:
         domains = foreign_domains(settings.source)
-        if domains:
+        if domains and not settings.libraries:  # which may have kernels for them
             console.print(
                 f"[yellow]Note[/] The original ran on this package's kernels for "
                 f"{' and '.join(domains)}, of which onnxruntime has none.",

@@ -198,8 +198,8 @@ def _where_it_is(tensor: ir.ExternalTensor, path: Path, source: Path) -> ir.Exte
     onnx_ir does not follow links out of a directory: a model must not choose any file it likes. A
     link beside the model is the user's own.
     """
-    location = os.path.normpath(tensor.location)
-    if os.path.isabs(location) or location.startswith(os.pardir):
+    location = Path(os.path.normpath(tensor.location))
+    if location.is_absolute() or location.parts[0] == os.pardir:
         raise InvalidArgumentError(
             f"convert_file: source must have its weights in its directory; {source} names "
             f"{tensor.location}"

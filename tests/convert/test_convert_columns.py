@@ -57,6 +57,17 @@ def rows_of(boxes, choice):
     return torch.cat(between, dim=1)
 
 
+def assert_one_node(path, operator, feeds, tolerance):
+    """Convert to one node of an operator, and compare with the original in onnxruntime."""
+    original = onnx.load(path)
+    converted, report = convert_with_report(original)
+    assert report.left == []
+    assert [node.op_type for node in own_nodes(converted)] == [operator]
+    expected = run(original, feeds)[0]
+    assert expected.max() > 0.5
+    np.testing.assert_allclose(run(converted, feeds)[0], expected, *tolerance)
+
+
 @pytest.mark.parametrize("choice", list(CHOICES))
 def test_masks(tmp_path: Path, choice):
     rng = torch.Generator().manual_seed(6)
@@ -70,14 +81,8 @@ def test_masks(tmp_path: Path, choice):
     stock_export(
         Paster(CHOICES[choice][0]), given, path, "torchscript", input_names=names, dynamic_axes=axes
     )
-    original = onnx.load(path)
-    converted, report = convert_with_report(original)
-    assert report.left == []
-    assert [node.op_type for node in own_nodes(converted)] == ["PasteMasks"]
     feeds = {name: each.numpy() for name, each in zip(names, given, strict=True)}
-    expected = run(original, feeds)[0]
-    assert expected.max() > 0.5
-    np.testing.assert_allclose(run(converted, feeds)[0], expected, *tolerances.CONVERTED_DETECTOR)
+    assert_one_node(path, "PasteMasks", feeds, tolerances.CONVERTED_DETECTOR)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +104,5 @@ def test_pyramids(tmp_path: Path, choice, exporter):
     path = tmp_path / "pooler.onnx"
     module = Pooler(CHOICES[choice][0])
     stock_export(module, given, path, exporter, input_names=names, **free)
-    original = onnx.load(path)
-    converted, report = convert_with_report(original)
-    assert report.left == []
-    assert [node.op_type for node in own_nodes(converted)] == ["MultiScaleRoiAlign"]
     feeds = {name: each.numpy() for name, each in zip(names, given, strict=True)}
-    expected = run(original, feeds)[0]
-    np.testing.assert_allclose(run(converted, feeds)[0], expected, *tolerances.KERNEL["float32"])
+    assert_one_node(path, "MultiScaleRoiAlign", feeds, tolerances.KERNEL["float32"])

@@ -37,6 +37,14 @@ def save_with_weights(path: Path, data: str) -> Path:
     return path
 
 
+def name_weights(path: Path, location: str) -> None:
+    """Write where a model's weights are, unchecked."""
+    model = onnx.load(path, load_external_data=False)
+    (entry,) = [e for e in model.graph.initializer[0].external_data if e.key == "location"]
+    entry.value = location
+    onnx.save(model, path)
+
+
 def run_file(path: Path, rng: np.random.Generator) -> np.ndarray:
     session = ort_roialign.InferenceSession(path, ["CPUExecutionProvider"])
     (pooled,) = session.run(None, draw(rng))
@@ -200,16 +208,23 @@ def test_weights_that_are_links_as_download_caches_have_them(tmp_path):
     np.testing.assert_allclose(run_file(target, np.random.default_rng(1)), expected, *KERNEL)
 
 
+def test_weights_in_a_directory_of_two_dots_and_a_name(tmp_path):
+    """As Kubernetes mounts files."""
+    (tmp_path / "..data").mkdir()
+    source = save_with_weights(tmp_path / "in.onnx", "weights.bin")
+    (tmp_path / "weights.bin").rename(tmp_path / "..data" / "weights.bin")
+    name_weights(source, "..data/weights.bin")
+    convert_file(source, tmp_path / "out.onnx")
+    assert files_of(tmp_path) == {"in.onnx", "..data", "out.onnx", "out.onnx.data"}
+
+
 @pytest.mark.parametrize("place", ["../weights.bin", "/weights.bin", "below/../../weights.bin"])
 def test_weights_that_a_model_looks_for_elsewhere(tmp_path, place):
     (tmp_path / "models").mkdir()
     source = save_with_weights(tmp_path / "models" / "in.onnx", "weights.bin")
     (tmp_path / "models" / "weights.bin").rename(tmp_path / "weights.bin")
     (tmp_path / "models" / "below").mkdir()
-    model = onnx.load(source, load_external_data=False)
-    (location,) = [e for e in model.graph.initializer[0].external_data if e.key == "location"]
-    location.value = str(tmp_path / "weights.bin") if place.startswith("/") else place
-    onnx.save(model, source)
+    name_weights(source, str(tmp_path / "weights.bin") if place.startswith("/") else place)
     with pytest.raises(InvalidArgumentError, match="must have its weights in its directory"):
         convert_file(source, tmp_path / "out.onnx")
 
