@@ -19,7 +19,7 @@ from ort_roialign.cli.model_inputs import image_feeds, read_npz
 from ort_roialign.cli.sessions import SessionResult, SessionSettings, run_model
 from ort_roialign.cli.time_shares import MOST_COLOURS, check_picture, plot_time_shares
 from ort_roialign.convert import ConversionReport, convert_file
-from ort_roialign.convert._files import foreign_domains
+from ort_roialign.convert._sessions import foreign_domains
 from ort_roialign.convert._verify import check_feeds, compare_outputs, draw_feeds
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ort_roialign.cli.model_inputs import read_npz
 from ort_roialign.convert import ConversionReport, convert_file
-from ort_roialign.convert._files import foreign_domains
+from ort_roialign.convert._sessions import foreign_domains
 from ort_roialign.convert._verify import OutputDifference, compare_files
 
 

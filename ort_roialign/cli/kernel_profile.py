@@ -96,16 +96,16 @@ def read_kernel_profile(profile: Path, optimized_model: Path) -> KernelProfile:
     model = onnx.load(str(optimized_model), load_external_data=False)
     domains = _domains_by_node(_all_nodes(model.graph))
 
-    def is_wanted(call: _KernelCall) -> bool:
+    def wanted_domain(call: _KernelCall) -> str | None:
         domain = _domain_of(call, domains)
         is_roi_operator = ROI_OPERATOR_MARK in call.operator.lower()
         if domain is None and is_roi_operator:
             raise OrtRoiAlignError(
                 f"a {call.operator} node that ran is not in the model: {call.node!r}"
             )
-        return is_roi_operator or domain == PLUGIN_DOMAIN
+        return domain if is_roi_operator or domain == PLUGIN_DOMAIN else None
 
-    return _read_profile(profile, domains, is_wanted)
+    return _read_profile(profile, wanted_domain)
 
 
 def read_whole_profile(profile: Path, optimized_model: Path) -> KernelProfile:
@@ -121,9 +121,7 @@ def read_whole_profile(profile: Path, optimized_model: Path) -> KernelProfile:
     model = onnx.load(str(optimized_model), load_external_data=False)
     domains = _domains_by_node(model.graph.node)
     return _read_profile(
-        profile,
-        domains,
-        lambda call: not call.is_inside_another and _domain_of(call, domains) is not None,
+        profile, lambda call: None if call.is_inside_another else _domain_of(call, domains)
     )
 
 
@@ -147,8 +145,9 @@ def _domain_of(call: _KernelCall, domains: dict[tuple[str, str], str]) -> str | 
 
 
 def _read_profile(
-    profile: Path, domains: dict[tuple[str, str], str], is_wanted: Callable[[_KernelCall], bool]
+    profile: Path, wanted_domain: Callable[[_KernelCall], str | None]
 ) -> KernelProfile:
+    """Add up the last run's calls whose domain is told; the others are not wanted."""
     events: list[dict[str, Any]] = json.loads(profile.read_text(encoding="utf-8"))
     runs = [event for event in events if event.get("name") == "model_run"]
     if not runs:
@@ -157,8 +156,9 @@ def _read_profile(
     nodes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     microseconds: dict[tuple[str, str, str], float] = defaultdict(float)
     for call in _kernel_calls(events, since=last_run["ts"]):
-        if is_wanted(call):
-            use = _domain_of(call, domains) or "", call.operator, call.provider
+        domain = wanted_domain(call)
+        if domain is not None:
+            use = domain, call.operator, call.provider
             nodes[use].add(call.node)
             microseconds[use] += call.duration
     kernels = tuple(

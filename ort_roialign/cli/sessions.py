@@ -137,7 +137,7 @@ def run_model(
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         if settings.libraries:
-            from ort_roialign.convert._files import register_libraries
+            from ort_roialign.convert._sessions import register_libraries
 
             register_libraries(options, settings.libraries)
         try:

@@ -14,6 +14,7 @@ from ort_roialign._domains import DOMAIN, DOMAIN_VERSION, STANDARD_DOMAINS
 from ort_roialign.convert._graph import (
     NotConvertibleError,
     all_nodes,
+    graphs_of,
     inputs_of,
     label,
     name_new_values,
@@ -220,11 +221,6 @@ def _warn_of_missing_functions(
 
 def _count(model: ir.Model) -> int:
     return sum(len(all_nodes(graph)) for graph in graphs_of(model))
-
-
-def graphs_of(model: ir.Model) -> list[ir.Graph]:
-    """Return the main graph and those of functions."""
-    return [model.graph, *(function.graph for function in model.functions.values())]
 
 
 def _convert_scope(scope: _Scope) -> None:

@@ -40,6 +40,11 @@ def all_nodes(graph: ir.Graph) -> list[ir.Node]:
     return list(ir.traversal.RecursiveGraphIterator(graph))
 
 
+def graphs_of(model: ir.Model) -> list[ir.Graph]:
+    """Return the main graph and those of functions."""
+    return [model.graph, *(function.graph for function in model.functions.values())]
+
+
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """Yield the graphs among a node's attributes."""
     for attribute in node.attributes.values():

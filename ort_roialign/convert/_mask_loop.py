@@ -28,7 +28,7 @@ from ort_roialign.convert._graph import (
     subgraphs,
     tensor_of,
 )
-from ort_roialign.convert._pyramid_proof import box_sources
+from ort_roialign.convert._pyramid_proof import BOX_COLUMNS, box_sources
 from ort_roialign.convert._region import Array, Region, nodes_between
 from ort_roialign.convert._rows import SizeReader, entries_of
 from ort_roialign.convert._steps import check_loop_steps
@@ -141,11 +141,15 @@ def _boxes(loop: ir.Node) -> ir.Value:
         total = producer(half.inputs[0], "Add") if half is not None else None
         if total is not None and total.inputs[0] is not None and total.inputs[1] is not None:
             sources = {*box_sources(total.inputs[0]), *box_sources(total.inputs[1])}
-            shapes = [source.shape for source in sources]
-            columns = [shape[1] for shape in shapes if shape is not None and len(shape) == 2]
-            if len(sources) == 1 and not any(c != 4 for c in columns if isinstance(c, int)):
-                return sources.pop()
+            if len(sources) == 1 and _may_be_boxes(boxes := sources.pop()):
+                return boxes
     raise NotConvertibleError("a loop over masks must read boxes [R, 4] stretched about centres")
+
+
+def _may_be_boxes(value: ir.Value) -> bool:
+    """Whether nothing says that a value has other than four columns."""
+    columns = value.shape[1] if value.shape is not None and len(value.shape) == 2 else None
+    return not isinstance(columns, int) or columns == BOX_COLUMNS
 
 
 def _prove(

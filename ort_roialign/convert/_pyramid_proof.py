@@ -39,7 +39,7 @@ _BOXES_WITHOUT_AREA = 3
 # the logarithm, which differs between machines.
 _NEAR_LIMIT = 1e-4
 _IMAGES = 3
-_BOX_COLUMNS = 4
+BOX_COLUMNS = 4
 _CHANNELS = 5
 # Both sides run the same kernels: sums of order 10 that are added in the same order.
 _TOLERANCE = 1e-4
@@ -171,7 +171,7 @@ def _source_of_columns(node: ir.Node, rois: ir.Value | None) -> ir.Value:
         return rois
     for source, following in zip(sources, chosen[1:], strict=False):
         number = num_columns(following)
-        if number is None or number >= _BOX_COLUMNS:
+        if number is None or number >= BOX_COLUMNS:
             return source
     return sources[-1]
 

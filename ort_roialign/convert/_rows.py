@@ -182,25 +182,19 @@ def chooses_columns(node: ir.Node, column_axes: tuple[int, ...] = COLUMN_AXES) -
 
 def num_columns(node: ir.Node) -> int | None:
     """Return how many columns a node of `chooses_columns` takes, or None where it does not tell."""
-    (axis, size), *others = _chosen_sizes(node) or [(0, None)]
-    return size if axis in COLUMN_AXES and not others else None
-
-
-def _chosen_sizes(node: ir.Node) -> list[tuple[int, int | None]]:
-    """Return (axis, size) of what a Gather, Split or Slice takes."""
     value = node.outputs[0]
     if producer(value, "Gather") is not None:
         index = constant(node.inputs[1])
-        return [(attribute(node, "axis", 0), None if index is None else index.size)]
+        return index.size if index is not None else None
     if producer(value, "Split") is not None:
-        sizes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-        known = sizes.reshape(-1).tolist() if sizes is not None else attribute(node, "split", [0])
-        return [(attribute(node, "axis", 0), max(known) or None)]
-    return [
-        (axis, len(range(start, end, step)) if 0 <= start <= end < END_OF_RANGE else None)
-        for axis, start, end, step in slices_of(node) or []
-        if axis in COLUMN_AXES
-    ]
+        given = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        sizes = given.reshape(-1).tolist() if given is not None else attribute(node, "split", [0])
+        return max(sizes) or None  # of the widest part
+    columns = [each for each in slices_of(node) or [] if each[0] in COLUMN_AXES]
+    if len(columns) != 1:
+        return None
+    _, start, end, step = columns[0]
+    return len(range(start, end, step)) if 0 <= start <= end < END_OF_RANGE else None
 
 
 def slices_of(node: ir.Node) -> list[tuple[int, int, int, int]] | None:

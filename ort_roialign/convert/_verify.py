@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ort_roialign.convert._files import make_session
+from ort_roialign.convert._sessions import make_session
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 Array = npt.NDArray[Any]

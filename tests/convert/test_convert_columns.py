@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 import tolerances
-from conftest import stock_export
 from hand_made import own_nodes, run
+from stock_export import stock_export
 
 from ort_roialign.convert import convert_with_report
 

@@ -17,7 +17,7 @@ from test_convert_mmcv import PYRAMID, mmcv_model
 
 import ort_roialign
 from ort_roialign.convert import convert_file
-from ort_roialign.convert._files import make_session
+from ort_roialign.convert._sessions import make_session
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 

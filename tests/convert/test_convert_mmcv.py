@@ -13,7 +13,7 @@ from hand_made import POOLED_INPUTS, SCALE, Array, draw, model_of, own_nodes, ru
 from onnx import TensorProto, helper
 
 from ort_roialign.convert import convert_with_report
-from ort_roialign.convert._files import foreign_domains
+from ort_roialign.convert._sessions import foreign_domains
 from ort_roialign.convert._translated import is_translated
 
 KERNEL = tolerances.KERNEL["float32"]
