@@ -12,7 +12,7 @@ ones that scikit-learn and scikit-image ship.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -141,7 +141,10 @@ def _background(random: np.random.Generator, split: str) -> np.ndarray:
     largest = min(photograph.width, photograph.height * aspect)
     width = random.uniform(0.4, 1) * largest
     height = width / aspect
-    x, y = random.uniform(0, photograph.width - width), random.uniform(0, photograph.height - height)
+    x, y = (
+        random.uniform(0, photograph.width - width),
+        random.uniform(0, photograph.height - height),
+    )
     crop = photograph.resize(
         (IMAGE_WIDTH, IMAGE_HEIGHT),
         Image.Resampling.BILINEAR,
@@ -220,8 +223,13 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
-def coco_annotations(composites: Iterator[Composite], file_name: str = "{:04}.png") -> dict:
-    """Describe composites in COCO's format for instances; `file_name` is formatted with a number."""
+def file_name(number: int) -> str:
+    """Return the name that a composite's picture gets."""
+    return f"{number:04}.png"
+
+
+def coco_annotations(composites: Iterable[Composite]) -> dict:
+    """Describe composites in COCO's format for instances."""
     from pycocotools import mask as coco_mask
 
     images, annotations = [], []
@@ -229,7 +237,7 @@ def coco_annotations(composites: Iterator[Composite], file_name: str = "{:04}.pn
         images.append(
             {
                 "id": number,
-                "file_name": file_name.format(number),
+                "file_name": file_name(number),
                 "height": IMAGE_HEIGHT,
                 "width": IMAGE_WIDTH,
             }
@@ -255,7 +263,9 @@ def coco_annotations(composites: Iterator[Composite], file_name: str = "{:04}.pn
 def main(
     folder: Annotated[Path, typer.Argument(help="Where to write the pictures and coco.json.")],
     seed: Annotated[int, typer.Option(min=0, help="Another seed makes other pictures.")] = 0,
-    split: Annotated[str, typer.Option(help="train or test: which digits and photographs.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train or test: which digits and photographs.")
+    ] = "test",
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 10,
 ) -> None:
     """Write composites as PNG files, and where the digits are in COCO's format."""
@@ -264,8 +274,8 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     composites = [make_composite(seed, split, number) for number in range(count)]
     for number, composite in enumerate(composites):
-        Image.fromarray(composite.image).save(folder / f"{number:04}.png")
-    annotations = coco_annotations(iter(composites))
+        Image.fromarray(composite.image).save(folder / file_name(number))
+    annotations = coco_annotations(composites)
     (folder / "coco.json").write_text(json.dumps(annotations))
     print(f"{count} pictures with {len(annotations['annotations'])} digits in {folder}")
 

@@ -63,7 +63,7 @@ def evaluate(detect: Detect, *, seed: int, count: int) -> Scores:
     """
     truth, found = COCO(), []
     composites = [make_composite(seed, "test", number) for number in range(count)]
-    truth.dataset = coco_annotations(iter(composites))
+    truth.dataset = coco_annotations(composites)
     for number, composite in enumerate(track(composites, "Detecting", transient=True)):
         found += _coco_results(number, detect(composite.image))
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints

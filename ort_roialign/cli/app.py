@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from ort_roialign import __version__
-from ort_roialign.cli.requirements import COMPARE, DEMO, require_packages
+from ort_roialign.cli.requirements import COMPARE, DEMO, EXPORT_DEMO, require_packages
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 app = typer.Typer(
@@ -33,6 +33,9 @@ class ModelChoice(str, Enum):
     MASK = "mask"
     MOBILENET = "mobilenet"
 
+
+# The title over the options of `demo` that only count there.
+WITH_EXPORT = "With --export"
 
 Libraries = Annotated[
     list[Path],
@@ -114,15 +117,44 @@ def info(
 @app.command()
 def demo(
     output: Annotated[
-        Path, typer.Option(file_okay=False, help="Directory for the models and pictures.")
+        Path, typer.Option(file_okay=False, help="Directory for pictures and models.")
     ] = Path("demo-output"),
+    image: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Picture to look at; else one of ours."),
+    ] = None,
+    least_score: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Show detections of this score and more; 0.5."),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads to compute with; 0: as many as there are cores.")
+    ] = 0,
+    provider: Annotated[
+        ProviderChoice, typer.Option(help="Where onnxruntime runs the models.")
+    ] = ProviderChoice.CPU,
+    export: Annotated[
+        bool,
+        typer.Option(
+            "--export",
+            help="Export torchvision's detectors from PyTorch and compare every output instead.",
+            rich_help_panel=WITH_EXPORT,
+        ),
+    ] = False,
     models: Annotated[
-        list[ModelChoice], typer.Option(help="Which detector to run; may be repeated.")
-    ] = [ModelChoice.MASK, ModelChoice.MOBILENET],  # noqa: B006 - typer copies it
+        list[ModelChoice],
+        typer.Option(
+            help="Which detector to export; may be repeated. Else all.",
+            rich_help_panel=WITH_EXPORT,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
     weights_mask: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="State dict of torchvision's maskrcnn_resnet50_fpn."
+            exists=True,
+            dir_okay=False,
+            help="State dict of torchvision's maskrcnn_resnet50_fpn.",
+            rich_help_panel=WITH_EXPORT,
         ),
     ] = None,
     weights_mobilenet: Annotated[
@@ -131,53 +163,90 @@ def demo(
             exists=True,
             dir_okay=False,
             help="State dict of torchvision's fasterrcnn_mobilenet_v3_large_320_fpn.",
-        ),
-    ] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, help="Photograph; else one that scikit-learn ships."
+            rich_help_panel=WITH_EXPORT,
         ),
     ] = None,
     opset: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=18,
             max=21,
-            help="Opset of the standard operators in the exported models. The comparison needs "
+            help="Opset of the standard operators in the exported models; 18. The comparison needs "
             "onnxruntime's own RoiAlign, which ends at opset 21.",
+            rich_help_panel=WITH_EXPORT,
         ),
-    ] = 18,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads to compute with; 0: as many as there are cores.")
-    ] = 0,
-    provider: Annotated[
-        ProviderChoice, typer.Option(help="Where onnxruntime runs the models.")
-    ] = ProviderChoice.CPU,
+    ] = None,
 ) -> None:
-    """Export torchvision's detectors, run them in onnxruntime, and compare every output.
+    """Detect handwritten digits in a picture, with the plugin and without, and draw them.
 
-    Each model runs with the plugin, on onnxruntime's own RoiAlign, and in PyTorch. The exit code
-    is 1 if an output differs, or if onnxruntime's profile does not show that the plugin's kernels
-    ran. Weights are random unless given: nothing is downloaded.
+    The detector comes with the package, and PyTorch is not needed. The exit code is 1 if
+    onnxruntime's own operators find something else.
+
+    With --export: export torchvision's detectors, run them with the plugin, on onnxruntime's own
+    RoiAlign, and in PyTorch. The exit code is 1 if an output differs, or if onnxruntime's profile
+    does not show that the plugin's kernels ran. Weights are random unless given: nothing is
+    downloaded.
     """
     with _errors_as_text():
-        require_packages("ort-roialign demo", DEMO)
-        from ort_roialign.cli.demo import DemoSettings, run_demo
-        from ort_roialign.cli.sessions import SessionSettings
-
         weights = {"mask": weights_mask, "mobilenet": weights_mobilenet}
-        settings = DemoSettings(
-            output=output,
-            models=tuple(dict.fromkeys(choice.value for choice in models)),
-            weights={key: path for key, path in weights.items() if path is not None},
-            image=image,
-            opset_version=opset,
-            session=SessionSettings(threads=threads, provider=provider.value),
-        )
-        passed = run_demo(settings, Console())
+        given = {key: path for key, path in weights.items() if path is not None}
+        if export:
+            if least_score is not None:
+                raise InvalidArgumentError("demo: --least-score must go without --export")
+            passed = _export_demo(output, models, given, image, opset, threads, provider)
+        else:
+            if models or given or opset is not None:
+                raise InvalidArgumentError(
+                    "demo: --models, --weights-mask, --weights-mobilenet and --opset must go with "
+                    "--export"
+                )
+            passed = _digits_demo(output, image, least_score, threads, provider)
     if not passed:
         raise typer.Exit(1)
+
+
+def _digits_demo(
+    output: Path,
+    image: Path | None,
+    least_score: float | None,
+    threads: int,
+    provider: ProviderChoice,
+) -> bool:
+    require_packages("ort-roialign demo", DEMO)
+    from ort_roialign.cli.demo import DemoSettings, run_demo
+    from ort_roialign.cli.sessions import SessionSettings
+
+    settings = DemoSettings(
+        picture=output / f"{'digits' if image is None else image.stem}_detections.png",
+        image=image,
+        least_score=0.5 if least_score is None else least_score,
+        session=SessionSettings(threads=threads, provider=provider.value),
+    )
+    return run_demo(settings, Console())
+
+
+def _export_demo(
+    output: Path,
+    models: list[ModelChoice],
+    weights: dict[str, Path],
+    image: Path | None,
+    opset: int | None,
+    threads: int,
+    provider: ProviderChoice,
+) -> bool:
+    require_packages("ort-roialign demo --export", EXPORT_DEMO)
+    from ort_roialign.cli.export_demo import ExportDemoSettings, run_export_demo
+    from ort_roialign.cli.sessions import SessionSettings
+
+    settings = ExportDemoSettings(
+        output=output,
+        models=tuple(dict.fromkeys(choice.value for choice in models or ModelChoice)),
+        weights=weights,
+        image=image,
+        opset_version=18 if opset is None else opset,
+        session=SessionSettings(threads=threads, provider=provider.value),
+    )
+    return run_export_demo(settings, Console())
 
 
 @app.command()

@@ -1,40 +1,40 @@
-"""The demo: whole detectors from PyTorch to onnxruntime with the plugin, compared three ways."""
+"""The demo: the detector of handwritten digits that the package has, on a picture. No PyTorch."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+import onnxruntime
+from PIL import Image, ImageOps
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+from rich.table import Table
 
 import ort_roialign
-from ort_roialign.cli.exporting import export_detector
-from ort_roialign.cli.models import MASK_RCNN, MOBILENET, Detector, DetectorSpec, build_detector
-from ort_roialign.cli.parity import Comparison, Outputs, compare_outputs
-from ort_roialign.cli.photograph import load_photograph
+from ort_roialign._new_files import check_place
+from ort_roialign.cli.model_inputs import LONGEST_SIDE, as_model_input, read_image
 from ort_roialign.cli.picture import save_picture
-from ort_roialign.cli.report import BUILT_IN, EAGER, PLUGIN, PathReport, Timing, print_report
 from ort_roialign.cli.sessions import (
-    SessionResult,
+    LOG_ERRORS_ONLY,
     SessionSettings,
     median_seconds,
     require_provider,
-    run_session,
 )
 from ort_roialign.errors import OrtRoiAlignError
 
-SPECS: Mapping[str, DetectorSpec] = {"mask": MASK_RCNN, "mobilenet": MOBILENET}
-# torchvision trains both detectors on COCO with the same numbering.
-COCO_CLASSES: list[str] = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+# How they were made is in export/digits of the sources.
+DIGITS = Path(ort_roialign.__file__).parent / "digits"
+MODEL, IMAGE, CLASSES = DIGITS / "detector.onnx", DIGITS / "image.png", DIGITS / "classes.txt"
+# The smallest digits are 8 pixels high: a picture is enlarged until labels fit beside them.
+SHORTEST_PICTURE_WIDTH_PX = 960
+# The same kernels round alike, so only a different order of sums is left.
+BOX_TOLERANCE_PX, SCORE_TOLERANCE, MASK_TOLERANCE = 0.05, 1e-3, 1e-2
+
+Outputs = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -42,144 +42,132 @@ class DemoSettings:
     """What the demo does.
 
     Attributes:
-        output: directory for the models and pictures.
-        models: keys of `SPECS`.
-        weights: key of `SPECS` -> file with a state dict; others get random weights.
-        image: the photograph; None takes the one that comes with scikit-learn.
-        opset_version: opset of the standard operators in the exported models.
-        session: how the models run.
+        picture: PNG file to write.
+        image: the picture to look at; None takes the one that comes with the package.
+        least_score: detections of a lower score are not shown.
+        session: how the model runs.
     """
 
-    output: Path
-    models: tuple[str, ...] = tuple(SPECS)
-    weights: Mapping[str, Path] = field(default_factory=dict)
+    picture: Path
     image: Path | None = None
-    opset_version: int = 18
+    least_score: float = 0.5
     session: SessionSettings = field(default_factory=SessionSettings)
 
 
-class _Steps:
-    """Shows which step runs, and leaves a line with its time when it is done."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=total)
-
-    @contextmanager
-    def step(self, text: str) -> Iterator[None]:
-        """Show one step while the block runs."""
-        self._progress.update(self._task, description=text)
-        start = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - start
-        self._progress.console.print(f"  {text}: {seconds:.1f} s", highlight=False)
-        self._progress.advance(self._task)
-
-
 def run_demo(settings: DemoSettings, console: Console) -> bool:
-    """Run the demo and print what it found.
+    """Detect digits, print them and the times with and without the plugin, and save a picture.
 
     Args:
         settings: what to do.
         console: where to print.
 
     Returns:
-        Whether every output agrees and the plugin's kernels are what ran.
+        Whether the plugin and onnxruntime's own operators give the same detections.
 
     Raises:
-        OrtRoiAlignError: if the demo could not be run: a file, the export or the library.
+        OrtRoiAlignError: if the demo could not be run: a file or the library.
     """
     require_provider(settings.session)
-    ort_roialign.cpu_state()  # if the library cannot be used, say so before the work, not after
-    if settings.session.threads:
-        torch.set_num_threads(settings.session.threads)
-    reports: list[PathReport] = []
-    files: list[Path] = []
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    # Building, PyTorch and the picture once a model; export and two sessions for each exporter.
-    total = sum(3 + 3 * len(SPECS[key].exporters) for key in settings.models)
-    with (
-        _output_directory(settings.output),
-        Progress(*columns, console=console, transient=True) as progress,
-    ):
-        steps = _Steps(progress, total)
-        for key in settings.models:
-            model_reports, model_files = _run_model(key, settings, steps)
-            reports += model_reports
-            files += model_files
-    print_report(console, reports, files)
-    return not any(report.problems for report in reports)
+    check_place(settings.picture, "demo: --output")
+    class_names = CLASSES.read_text().split()
+    image = read_image(IMAGE if settings.image is None else settings.image)
+    if max(image.size) > LONGEST_SIDE:
+        image = ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
+    pixels = as_model_input(image)
+
+    outputs, seconds = _run_both_ways(pixels, settings.session)
+    plugin, built_in = outputs
+    shown = plugin["scores"] >= settings.least_score
+    found = {name: values[shown] for name, values in plugin.items()}
+    console.print(_detections_table(found, class_names))
+    _print_times(console, image, seconds)
+    same = _print_differences(console, plugin, built_in)
+    settings.picture.parent.mkdir(parents=True, exist_ok=True)
+    save_picture(
+        pixels,
+        found,
+        settings.picture,
+        class_names=class_names,
+        scale=-(-SHORTEST_PICTURE_WIDTH_PX // image.width),
+        most_boxes=len(found["scores"]),
+    )
+    console.print(f"Wrote {settings.picture}", soft_wrap=True, highlight=False)
+    return same
 
 
-@contextmanager
-def _output_directory(path: Path) -> Iterator[None]:
-    """Make a directory for the block; remove it after a block that wrote nothing into it."""
-    made = [directory for directory in (path, *path.parents) if not directory.exists()]
+def _run_both_ways(
+    pixels: npt.NDArray[np.float32], settings: SessionSettings
+) -> tuple[list[Outputs], list[float]]:
+    """Return outputs and median seconds with the plugin, then without it, from the same file."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OrtRoiAlignError(f"cannot make the directory {path}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        for directory in made:
-            with suppress(OSError):  # it is not empty, so it is wanted
-                directory.rmdir()
-
-
-def _run_model(
-    key: str, settings: DemoSettings, steps: _Steps
-) -> tuple[list[PathReport], list[Path]]:
-    spec, weights = SPECS[key], settings.weights.get(key)
-    image = load_photograph(settings.image, sides=spec.exact_sides if weights is None else None)
-    with steps.step(f"{spec.name}: build with {'given' if weights else 'random'} weights"):
-        detector = build_detector(spec, weights, image)
-    with steps.step(f"{spec.name}: run in PyTorch"):
-        expected, eager = _run_eager(detector, image)
-    reports, files = [], []
-    for exporter in spec.exporters:
-        path = settings.output / f"{spec.name}_{exporter}.onnx"
-        with steps.step(f"{spec.name}: export with {exporter}"):
-            export_detector(
-                detector, image, path, exporter=exporter, opset_version=settings.opset_version
-            )
-        files.append(path)
-        with steps.step(f"{spec.name}: run in onnxruntime with the plugin"):
-            plugin = run_session(path, image.numpy(), settings.session, plugin=True)
-        with steps.step(f"{spec.name}: run in onnxruntime without the plugin"):
-            built_in = run_session(path, image.numpy(), settings.session, plugin=False)
-        timings = (
-            Timing(PLUGIN, plugin.seconds, plugin.profile),
-            Timing(BUILT_IN, built_in.seconds, built_in.profile),
-            eager,
+        sessions = (
+            ort_roialign.InferenceSession(
+                str(MODEL), settings.providers, session_options=_options(settings)
+            ),
+            onnxruntime.InferenceSession(
+                str(MODEL), _options(settings), providers=settings.providers
+            ),
         )
-        comparisons = _compare(detector, plugin, {EAGER: expected, BUILT_IN: built_in.outputs})
-        reports.append(PathReport(spec.title, exporter, weights is None, timings, comparisons))
-    picture = settings.output / f"{spec.name}.png"
-    with steps.step(f"{spec.name}: draw the picture"):
-        names = COCO_CLASSES if weights is not None else None
-        save_picture(image, plugin.outputs, picture, class_names=names)
-    return reports, [*files, picture]
+        runs = [_run(session, pixels) for session in sessions]
+    except OrtRoiAlignError:
+        raise
+    except Exception as error:  # onnxruntime has no common base class of its errors
+        raise OrtRoiAlignError(f"onnxruntime failed on {MODEL}: {error}") from error
+    return [outputs for outputs, _ in runs], [seconds for _, seconds in runs]
 
 
-def _run_eager(
-    detector: Detector, image: torch.Tensor
-) -> tuple[dict[str, npt.NDArray[Any]], Timing]:
-    with torch.inference_mode():
-        outputs = [np.asarray(output) for output in detector(image)]
-        seconds = median_seconds(lambda: detector(image))
-    return dict(zip(detector.spec.outputs, outputs, strict=True)), Timing(EAGER, seconds, None)
+def _options(settings: SessionSettings) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = LOG_ERRORS_ONLY
+    options.intra_op_num_threads = settings.threads
+    return options
 
 
-def _compare(
-    detector: Detector, plugin: SessionResult, others: Mapping[str, Outputs]
-) -> dict[str, Comparison]:
-    return {
-        other: compare_outputs(
-            outputs,
-            plugin.outputs,
-            max_detections=detector.max_detections,
-            score_threshold=detector.score_threshold,
-        )
-        for other, outputs in others.items()
-    }
+def _run(session: Any, pixels: npt.NDArray[np.float32]) -> tuple[Outputs, float]:
+    names = [output.name for output in session.get_outputs()]
+    feed = {session.get_inputs()[0].name: pixels}
+    outputs = dict(zip(names, session.run(names, feed), strict=True))
+    return outputs, median_seconds(lambda: session.run(names, feed))
+
+
+def _detections_table(found: Outputs, class_names: list[str]) -> Table:
+    table = Table(title="Digits found")
+    for heading in ("Digit", "Score", "x1", "y1", "x2", "y2", "Mask px"):
+        table.add_column(heading, justify="right")
+    rows = zip(found["labels"], found["scores"], found["boxes"], found["masks"], strict=True)
+    for label, score, box, mask in rows:
+        edges = (f"{edge:.1f}" for edge in box)
+        area = int((mask >= 0.5).sum())
+        table.add_row(class_names[int(label)], f"{score:.2f}", *edges, str(area))
+    return table
+
+
+def _print_times(console: Console, image: Image.Image, seconds: list[float]) -> None:
+    plugin, built_in = seconds
+    console.print(
+        f"The whole detector, {image.width}x{image.height} pixels, median of some runs: "
+        f"{plugin * 1000:.1f} ms with the plugin, {built_in * 1000:.1f} ms on onnxruntime's own "
+        f"operators, {built_in / plugin:.2f} times as long",
+        highlight=False,
+    )
+
+
+def _print_differences(console: Console, plugin: Outputs, built_in: Outputs) -> bool:
+    """Compare both results in order, print how far they differ, and return whether they agree."""
+    counts = len(plugin["scores"]), len(built_in["scores"])
+    if counts[0] != counts[1] or (plugin["labels"] != built_in["labels"]).any():
+        text = f"{counts[0]} and {counts[1]} detections, or others"
+        console.print(f"[bold red]FAILED[/] Both ways find something else: {text}")
+        return False
+    box, score, mask = (
+        float(np.abs(plugin[name] - built_in[name]).max(initial=0))
+        for name in ("boxes", "scores", "masks")
+    )
+    same = box <= BOX_TOLERANCE_PX and score <= SCORE_TOLERANCE and mask <= MASK_TOLERANCE
+    console.print(
+        f"{'[bold green]PASSED[/]' if same else '[bold red]FAILED[/]'} Both ways find the same "
+        f"{counts[0]} detections, those of low scores included; boxes differ by up to {box:.0e} "
+        f"px, scores by {score:.0e}, masks by {mask:.0e}",
+        highlight=False,
+    )
+    return same

@@ -14,12 +14,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import onnx
+from typing import TYPE_CHECKING, Any
 
 from ort_roialign._domains import DOMAIN
 from ort_roialign.errors import OrtRoiAlignError
+
+if TYPE_CHECKING:
+    import onnx
 
 PLUGIN_DOMAIN = DOMAIN
 # The standard domain is written as an empty string in a model.
@@ -93,6 +94,8 @@ def read_kernel_profile(profile: Path, optimized_model: Path) -> KernelProfile:
     Raises:
         OrtRoiAlignError: if a node that ran cannot be told by its name.
     """
+    import onnx
+
     model = onnx.load(str(optimized_model), load_external_data=False)
     domains = _domains_by_node(_all_nodes(model.graph))
 
@@ -118,6 +121,8 @@ def read_whole_profile(profile: Path, optimized_model: Path) -> KernelProfile:
     Raises:
         OrtRoiAlignError: if a node that ran cannot be told by its name.
     """
+    import onnx
+
     model = onnx.load(str(optimized_model), load_external_data=False)
     domains = _domains_by_node(model.graph.node)
     return _read_profile(
@@ -213,5 +218,5 @@ def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
+            if attribute.HasField("g"):  # an attribute's only graph
                 yield from _all_nodes(attribute.g)

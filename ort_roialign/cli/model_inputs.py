@@ -51,6 +51,12 @@ def read_image(path: Path) -> Image.Image:
         raise OrtRoiAlignError(f"cannot read the image {path}: {error}") from error
 
 
+def as_model_input(image: Image.Image) -> npt.NDArray[np.float32]:
+    """Return an RGB image as detectors take it: [3, height, width], float32, 0 to 1."""
+    pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    return pixels.astype(np.float32) / np.float32(255)
+
+
 def image_feeds(session: Any, path: Path) -> dict[str, Array]:
     """Lay an image out as the one input of a session.
 
@@ -80,7 +86,7 @@ def image_feeds(session: Any, path: Path) -> dict[str, Array]:
         image = ImageOps.fit(image, (width, height))
     elif max(image.size) > LONGEST_SIDE:
         image = ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
-    pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)).astype(np.float32) / 255
+    pixels = as_model_input(image)
     if len(shape) == 3:
         return {given[0].name: pixels}
     count = shape[0] if isinstance(shape[0], int) else 1

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from ort_roialign.cli.model_inputs import LONGEST_SIDE, read_image
+from ort_roialign.cli.model_inputs import LONGEST_SIDE, as_model_input, read_image
 
 # Real texture and edges, 640 x 427 pixels, and it comes with scikit-learn: nothing to download.
 SAMPLE_NAME = "china.jpg"
@@ -36,5 +35,4 @@ def load_photograph(path: Path | None, *, sides: tuple[int, int] | None) -> torc
         image = ImageOps.fit(image, (long, short) if landscape else (short, long))
     elif max(image.size) > LONGEST_SIDE:
         image = ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
-    chw = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-    return torch.from_numpy(chw).to(torch.float32) / 255
+    return torch.from_numpy(as_model_input(image))

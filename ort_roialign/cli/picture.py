@@ -8,23 +8,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from PIL import Image
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 # More boxes than this hide the photograph.
 MOST_BOXES = 12
 MASK_THRESHOLD = 0.5
+MASK_OPACITY = 0.5
+LINE_WIDTH_PX = 2
+FONT_SIZE_PX = 14
 # Easy to tell apart, also on a photograph.
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#bfef45")
 
 
 def save_picture(
-    image: torch.Tensor,
+    image: npt.NDArray[np.float32],
     outputs: Mapping[str, npt.NDArray[Any]],
     path: Path,
     *,
     class_names: Sequence[str] | None,
+    scale: int = 1,
+    most_boxes: int = MOST_BOXES,
 ) -> None:
     """Save the photograph with the highest-scored boxes, labels, scores and masks as a PNG.
 
@@ -34,32 +37,45 @@ def save_picture(
             [D, 1, height, width].
         path: the file to write.
         class_names: the name of each label; None writes the label's number.
+        scale: pixels of the picture, each way, for a pixel of the image.
+        most_boxes: how many detections are drawn.
     """
-    canvas = (image * 255).round().to(torch.uint8)
-    best = np.argsort(-outputs["scores"], kind="stable")[:MOST_BOXES]
+    pixels = _enlarged(image.transpose(1, 2, 0) * 255, scale)
+    best = np.argsort(-outputs["scores"], kind="stable")[:most_boxes]
     colours = [COLOURS[rank % len(COLOURS)] for rank in range(len(best))]
-    if "masks" in outputs and len(best):
-        masks = torch.from_numpy(outputs["masks"][best, 0] > MASK_THRESHOLD)
-        # In one call torchvision paints black where masks overlap. The best one comes last, on top.
-        for mask, colour in reversed(list(zip(masks, colours, strict=True))):
-            canvas = draw_segmentation_masks(canvas, mask, alpha=0.5, colors=colour)
-    if len(best):
-        texts = [
-            f"{_label(int(outputs['labels'][row]), class_names)} {outputs['scores'][row]:.2f}"
-            for row in best
-        ]
-        boxes = torch.from_numpy(outputs["boxes"][best])
-        canvas = draw_bounding_boxes(
-            canvas,
-            boxes,
-            labels=texts,
-            colors=colours,
-            width=2,
-            label_colors="black",
-            label_background_colors=colours,
-            fill_labels=True,
-        )
-    Image.fromarray(canvas.permute(1, 2, 0).numpy()).save(path)
+    if "masks" in outputs:
+        # The best one comes last, on top.
+        for row, colour in reversed(list(zip(best, colours, strict=True))):
+            mask = _enlarged(outputs["masks"][row, 0] > MASK_THRESHOLD, scale)
+            paint = np.array(ImageColor.getrgb(colour), np.float32)
+            pixels[mask] += MASK_OPACITY * (paint - pixels[mask])
+    picture = Image.fromarray(pixels.round().astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for row, colour in zip(best, colours, strict=True):
+        box = outputs["boxes"][row].astype(float) * scale
+        text = f"{_label(int(outputs['labels'][row]), class_names)} {outputs['scores'][row]:.2f}"
+        _draw_box(draw, box, text, colour)
+    picture.save(path)
+
+
+def _enlarged(pixels: npt.NDArray[Any], scale: int) -> npt.NDArray[Any]:
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _draw_box(
+    draw: ImageDraw.ImageDraw, box: npt.NDArray[np.float64], text: str, colour: str
+) -> None:
+    x1, y1, x2, y2 = map(float, box)
+    # Pillow refuses edges in another order; a box without area is a line.
+    draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=LINE_WIDTH_PX)
+    font = ImageFont.load_default(FONT_SIZE_PX)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = right - left + 2, bottom - top + 2
+    # Above the box, or in it where the picture ends.
+    text_y = y1 - height if y1 >= height else y1
+    text_x = max(0.0, min(x1, draw.im.size[0] - width))
+    draw.rectangle((text_x, text_y, text_x + width, text_y + height), fill=colour)
+    draw.text((text_x + 1 - left, text_y + 1 - top), text, fill="black", font=font)
 
 
 def _label(label: int, class_names: Sequence[str] | None) -> str:

@@ -14,14 +14,14 @@ OPTIONAL_PACKAGES = {
     "torchvision": ("torchvision", "export"),
     "onnx": ("onnx", "export"),
     "onnxscript": ("onnxscript", "export"),
-    "PIL": ("pillow", "export"),
     "sklearn": ("scikit-learn", "export"),
     "onnx_ir": ("onnx_ir", "convert"),
     "scipy": ("scipy", "convert"),
     "matplotlib": ("matplotlib", "convert"),
 }
-DEMO = ("onnxruntime", "torch", "torchvision", "onnx", "onnxscript", "PIL", "sklearn")
-COMPARE = ("onnxruntime", "onnx", "onnx_ir", "scipy", "matplotlib", "PIL")
+DEMO = ("onnxruntime",)
+EXPORT_DEMO = ("onnxruntime", "torch", "torchvision", "onnx", "onnxscript", "sklearn")
+COMPARE = ("onnxruntime", "onnx", "onnx_ir", "scipy", "matplotlib")
 
 
 def require_packages(command: str, import_names: Iterable[str]) -> None:
