@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ort_roialign import ops
+from ort_roialign.cli.two_roundings import cut_twice
 
 BINS = 7
 IMAGE_PX = 1024  # a side
@@ -150,13 +151,12 @@ def worked_example(image_px: int, box_px: int, stride: int, bins: int = BINS) ->
     x = np.tile(np.arange(cells, dtype=np.float32), (cells, 1))
     box = np.array([[0, 0, box_px, box_px]], np.float32)
     pooled = _roi_pool(np.stack([x, -x])[None], box, 1 / stride)[0, :, 0]
-    box_cells = box_px / stride
-    cut = int(box_cells)
+    cut = cut_twice(0, box_px, stride, bins)
     return WorkedExample(
-        box_cells=round(box_cells, 2),
-        cut_cells=cut,
-        bin_cells=round(cut / bins, 2),
-        cut_bin_cells=cut // bins,
-        lost_px=box_px - cut // bins * bins * stride,
+        box_cells=round(cut.length, 2),
+        cut_cells=cut.num_cells,
+        bin_cells=round(cut.bin_size, 2),
+        cut_bin_cells=cut.bin_cells,
+        lost_px=round(cut.lost_cells * stride, 2),
         operator_bins=[(int(-first), int(last)) for last, first in pooled.T],
     )

@@ -17,7 +17,14 @@ import typer
 from rich.console import Console
 
 from ort_roialign import __version__
-from ort_roialign.cli.requirements import COMPARE, DEMO, EXPORT_DEMO, require_packages
+from ort_roialign.cli.requirements import (
+    COMPARE,
+    DEMO,
+    EXPLAIN,
+    EXPLAIN_MODEL,
+    EXPORT_DEMO,
+    require_packages,
+)
 from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
 
 app = typer.Typer(
@@ -414,3 +421,64 @@ def compare(
         passed = run_compare(settings, Console())
     if not passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    output: Annotated[Path, typer.Option(dir_okay=False, help="PNG or SVG file to write.")] = Path(
+        "explain.png"
+    ),
+    image_size: Annotated[
+        tuple[int, int], typer.Option(min=1, help="Width and height of the image in pixels.")
+    ] = (800, 800),
+    box: Annotated[
+        tuple[float, float, float, float],
+        typer.Option(help="x1, y1, x2, y2 in image pixels."),
+    ] = (70, 90, 735, 755),
+    stride: Annotated[float, typer.Option(min=1, help="Image pixels of a feature cell.")] = 32,
+    bins: Annotated[int, typer.Option(min=1, max=64, help="Bins of a side.")] = 7,
+    samples: Annotated[
+        int, typer.Option(min=0, max=16, help="Samples per bin and axis; 0 is adaptive.")
+    ] = 2,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Detector whose boxes are drawn on the image, pooled as its RoiAlign does.",
+        ),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Picture for --model; else the demo's digits."
+        ),
+    ] = None,
+    most_boxes: Annotated[
+        int, typer.Option(min=1, max=20, help="How many of the model's boxes are drawn.")
+    ] = 3,
+) -> None:
+    """Draw what RoI Pooling's roundings and RoIAlign's samples make of a box.
+
+    Four figures: rounded down twice, as RoI Pooling is usually told of; RoiPool, which rounds to
+    the nearest cell and lets bins overlap; RoIAlign's bins and samples; one sample with its four
+    neighbours and their weights. With --model, the boxes of a real detector, on its image.
+    """
+    with _errors_as_text():
+        if image is not None and model is None:
+            raise InvalidArgumentError("explain: --image must go with --model")
+        require_packages(
+            "ort-roialign explain", EXPLAIN if model is None else EXPLAIN + EXPLAIN_MODEL
+        )
+        from ort_roialign.cli.explain import ExplainSettings, run_explain
+        from ort_roialign.cli.explain_figures import Pooled
+
+        settings = ExplainSettings(
+            picture=output,
+            image_size=image_size,
+            pooled=Pooled(box=box, stride=stride, bins=(bins, bins), samples=samples),
+            model=model,
+            image=image,
+            most_boxes=most_boxes,
+        )
+        run_explain(settings, Console())

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 import ort_roialign
-from ort_roialign._new_files import check_place
 from ort_roialign.cli.model_inputs import LONGEST_SIDE, as_model_input, read_image
+from ort_roialign.cli.output_directory import output_directory
 from ort_roialign.cli.picture import save_picture
 from ort_roialign.cli.sessions import (
     LOG_ERRORS_ONLY,
@@ -68,7 +68,11 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
         OrtRoiAlignError: if the demo could not be run: a file or the library.
     """
     require_provider(settings.session)
-    check_place(settings.picture, "demo: --output")
+    with output_directory(settings.picture.parent):
+        return _detect_and_draw(settings, console)
+
+
+def _detect_and_draw(settings: DemoSettings, console: Console) -> bool:
     class_names = CLASSES.read_text().split()
     image = read_image(IMAGE if settings.image is None else settings.image)
     if max(image.size) > LONGEST_SIDE:
@@ -82,7 +86,6 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
     console.print(_detections_table(found, class_names))
     _print_times(console, image, seconds)
     same = _print_differences(console, plugin, built_in)
-    settings.picture.parent.mkdir(parents=True, exist_ok=True)
     save_picture(
         pixels,
         found,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 import ort_roialign
 from ort_roialign.cli.exporting import export_detector
 from ort_roialign.cli.models import MASK_RCNN, MOBILENET, Detector, DetectorSpec, build_detector
+from ort_roialign.cli.output_directory import output_directory
 from ort_roialign.cli.parity import Comparison, Outputs, compare_outputs
 from ort_roialign.cli.photograph import load_photograph
 from ort_roialign.cli.picture import save_picture
@@ -30,7 +31,6 @@ from ort_roialign.cli.sessions import (
     require_provider,
     run_session,
 )
-from ort_roialign.errors import OrtRoiAlignError
 
 SPECS: Mapping[str, DetectorSpec] = {"mask": MASK_RCNN, "mobilenet": MOBILENET}
 # torchvision trains both detectors on COCO with the same numbering.
@@ -99,7 +99,7 @@ def run_export_demo(settings: ExportDemoSettings, console: Console) -> bool:
     # Building, PyTorch and the picture once a model; export and two sessions for each exporter.
     total = sum(3 + 3 * len(SPECS[key].exporters) for key in settings.models)
     with (
-        _output_directory(settings.output),
+        output_directory(settings.output),
         Progress(*columns, console=console, transient=True) as progress,
     ):
         steps = _Steps(progress, total)
@@ -109,22 +109,6 @@ def run_export_demo(settings: ExportDemoSettings, console: Console) -> bool:
             files += model_files
     print_report(console, reports, files)
     return not any(report.problems for report in reports)
-
-
-@contextmanager
-def _output_directory(path: Path) -> Iterator[None]:
-    """Make a directory for the block; remove it after a block that wrote nothing into it."""
-    made = [directory for directory in (path, *path.parents) if not directory.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OrtRoiAlignError(f"cannot make the directory {path}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        for directory in made:
-            with suppress(OSError):  # it is not empty, so it is wanted
-                directory.rmdir()
 
 
 def _run_model(

@@ -22,6 +22,8 @@ OPTIONAL_PACKAGES = {
 DEMO = ("onnxruntime",)
 EXPORT_DEMO = ("onnxruntime", "torch", "torchvision", "onnx", "onnxscript", "sklearn")
 COMPARE = ("onnxruntime", "onnx", "onnx_ir", "scipy", "matplotlib")
+EXPLAIN = ("matplotlib",)
+EXPLAIN_MODEL = ("onnxruntime", "onnx")
 
 
 def require_packages(command: str, import_names: Iterable[str]) -> None:
