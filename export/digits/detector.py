@@ -11,7 +11,7 @@ from composites import CLASS_NAMES, IMAGE_HEIGHT, IMAGE_WIDTH
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
@@ -21,8 +21,9 @@ from ort_roialign.torch import MultiScaleRoIAlign
 MAPS = ("stride 4", "stride 8", "stride 16", "stride 32")
 STRIDES = (4, 8, 16, 32)
 WIDTHS = (32, 48, 64, 96)  # channels of each stage
-PYRAMID_CHANNELS = 64
-HEAD_FEATURES = 128
+BLOCKS = (2, 2, 2, 1)  # of each stage
+PYRAMID_CHANNELS = 48
+HEAD_FEATURES = 192
 BOX_BINS, MASK_BINS = 7, 14
 # A digit of this height is pooled from the map of stride 8; one half as high from stride 4.
 CANONICAL_SCALE, CANONICAL_LEVEL = 40, 3
@@ -70,7 +71,7 @@ class _Block(nn.Module):
 class SmallBackbone(nn.Module):
     """Four stages, each half as fine as the one before, and the pyramid over them.
 
-    Takes images [N, 3, H, W] and returns maps [N, 64, H / stride, W / stride], by name.
+    Takes images [N, 3, H, W] and returns maps [N, 48, H / stride, W / stride], by name.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,8 @@ class SmallBackbone(nn.Module):
         )
         inputs = (24, *WIDTHS[:-1])
         self.stages = nn.ModuleList(
-            _Block(i, o, stride=2) for i, o in zip(inputs, WIDTHS, strict=True)
+            nn.Sequential(_Block(i, o, stride=2), *(_Block(o, o, stride=1) for _ in range(1, n)))
+            for i, o, n in zip(inputs, WIDTHS, BLOCKS, strict=True)
         )
         self.pyramid = FeaturePyramidNetwork(list(WIDTHS), PYRAMID_CHANNELS)
 
@@ -119,11 +121,18 @@ def build_detector(pooler_of: PoolerOf = align_pooler) -> MaskRCNN:
         rpn_post_nms_top_n_test=100,
         rpn_batch_size_per_image=128,
         box_roi_pool=pooler_of(BOX_BINS),
-        box_head=TwoMLPHead(PYRAMID_CHANNELS * BOX_BINS**2, HEAD_FEATURES),
+        # Digits differ in their shape, which convolutions see before the bins are mixed.
+        box_head=FastRCNNConvFCHead(
+            (PYRAMID_CHANNELS, BOX_BINS, BOX_BINS),
+            [PYRAMID_CHANNELS] * 2,
+            [HEAD_FEATURES],
+            nn.BatchNorm2d,
+        ),
         box_predictor=FastRCNNPredictor(HEAD_FEATURES, num_classes),
         box_score_thresh=SCORE_THRESHOLD,
         box_detections_per_img=50,
         box_batch_size_per_image=64,
+        box_positive_fraction=0.5,  # which digit it is is harder than that it is one
         mask_roi_pool=pooler_of(MASK_BINS),
         mask_head=MaskRCNNHeads(PYRAMID_CHANNELS, (PYRAMID_CHANNELS,) * 2, 1),
         mask_predictor=MaskRCNNPredictor(PYRAMID_CHANNELS, PYRAMID_CHANNELS, num_classes),

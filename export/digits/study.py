@@ -27,7 +27,7 @@ from training import BATCH_SIZE, train
 
 FOLDER = Path(__file__).parents[2] / "docs" / "study"
 SEEDS = (0, 1, 2)
-STEPS = 500
+STEPS = 1000
 TEST_SEED, TEST_COUNT = 1, 200
 MISMATCH_SEED = 0
 # Of the text: an image and a box of so many pixels, and the stride of the map.

@@ -35,7 +35,7 @@ def detect_with(detector: MaskRCNN) -> Detect:
 def main(
     folder: Annotated[Path, typer.Argument(help="Where to write weights.pt and scores.json.")],
     seed: Annotated[int, typer.Option(min=0, help="Of data, weights and choices.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 1500,
+    steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 3400,
     test_count: Annotated[int, typer.Option(min=1, help="Composites to evaluate on.")] = 300,
 ) -> None:
     """Train, evaluate and export."""

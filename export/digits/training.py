@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import MaskRCNN
 
-BATCH_SIZE = 8
+BATCH_SIZE = 4
 LARGEST_LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-3
 LARGEST_GRADIENT_NORM = 10.0
