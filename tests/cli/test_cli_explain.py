@@ -176,9 +176,7 @@ def test_the_boxes_of_a_model_are_drawn_at_the_strides_of_their_levels(tmp_path,
 )
 def test_bad_arguments(tmp_path, arguments, message):
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    value = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"
-    ]
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = onnx.helper.make_graph([node], "plain", value[:1], value[1:])
     opset = [onnx.helper.make_opsetid("", 18)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=9)

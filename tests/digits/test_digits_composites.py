@@ -1,4 +1,4 @@
-"""The composites: the same from a seed, nothing in both splits, boxes and masks where digits are."""
+"""The composites: one for a seed, nothing in both splits, boxes and masks where digits are."""
 
 from __future__ import annotations
 
