@@ -27,7 +27,7 @@ SMALL_PX, LARGE_PX = 16, 32
 SIZES = ("all", "small", "medium", "large")
 MASK_THRESHOLD = 0.5
 # Recall and precision, as a user of the detector meets them.
-LEAST_SCORE, LEAST_IOU, LEAST_HEIGHT_PX = 0.5, 0.5, 16
+LEAST_SCORE, LEAST_IOU, LEAST_HEIGHT_PX = 0.75, 0.5, 16
 
 # An image [H, W, 3], uint8 -> boxes [D, 4], labels [D], scores [D], masks [D, 1, H, W].
 Detect = Callable[[np.ndarray], Mapping[str, np.ndarray]]

@@ -2,7 +2,7 @@
 
     python export/digits/train_detector.py FOLDER
 
-Takes under 20 minutes on two CPU cores.
+Takes some 20 minutes on two CPU cores.
 """
 
 import json

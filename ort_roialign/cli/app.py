@@ -132,7 +132,7 @@ def demo(
     ] = None,
     least_score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Show detections of this score and more; 0.5."),
+        typer.Option(min=0, max=1, help="Show detections of this score and more; 0.75."),
     ] = None,
     threads: Annotated[
         int, typer.Option(min=0, help="Threads to compute with; 0: as many as there are cores.")
@@ -220,13 +220,13 @@ def _digits_demo(
     provider: ProviderChoice,
 ) -> bool:
     require_packages("ort-roialign demo", DEMO)
-    from ort_roialign.cli.demo import DemoSettings, run_demo
+    from ort_roialign.cli.demo import LEAST_SCORE, DemoSettings, run_demo
     from ort_roialign.cli.sessions import SessionSettings
 
     settings = DemoSettings(
         picture=output / f"{'digits' if image is None else image.stem}_detections.png",
         image=image,
-        least_score=0.5 if least_score is None else least_score,
+        least_score=LEAST_SCORE if least_score is None else least_score,
         session=SessionSettings(threads=threads, provider=provider.value),
     )
     return run_demo(settings, Console())

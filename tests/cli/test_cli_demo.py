@@ -81,7 +81,7 @@ def test_another_picture_and_score(tmp_path):
     assert (tmp_path / "mine_detections.png").exists()
     scores = [float(row[1]) for row in rows_of(some.output)]
     assert len(rows_of(every.output)) >= len(scores)
-    assert min(scores, default=1) >= 0.5
+    assert min(scores, default=1) >= 0.75
 
 
 def test_a_picture_without_digits(tmp_path):

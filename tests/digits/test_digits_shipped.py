@@ -9,7 +9,7 @@ import torch
 from composites import CLASS_NAMES, make_composite
 from conftest import PROGRAMS
 from detector import SCORE_THRESHOLD, build_detector
-from evaluation import detect_with_session, evaluate
+from evaluation import LEAST_SCORE, detect_with_session, evaluate
 from PIL import Image
 from train_detector import detect_with
 
@@ -33,7 +33,7 @@ def test_the_files_are_what_the_program_writes():
 def test_every_digit_of_the_shipped_picture_is_found(detect):
     truth = export_detector.shipped_composite()
     found = detect(truth.image)
-    sure = found["scores"] >= 0.5
+    sure = found["scores"] >= LEAST_SCORE
     for box, digit in zip(truth.boxes, truth.digits, strict=True):
         if box[3] - box[1] < 16:
             continue
