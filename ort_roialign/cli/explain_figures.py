@@ -146,7 +146,8 @@ def draw_on_image(boxes: Sequence[Pooled], pixels: npt.NDArray[np.float32], path
                 _draw_cells(axes, window)
                 draw(axes, pooled)
                 _draw_box(axes, pooled)
-                axes.set_xlabel(f"cells of stride {pooled.stride:g}")
+            figure.suptitle("On the image, in cells of the map of each box's level")
+            panels[0].set_ylabel(f"stride {pooled.stride:g}")
         figure.savefig(path, dpi=DOTS_PER_INCH, metadata=_metadata(path))
 
 
@@ -251,7 +252,7 @@ def _draw_aligned(axes: Any, pooled: Pooled) -> None:
     axes.plot([], [], "-", color=BINS, label="bins, not rounded")
     axes.plot(x.ravel(), y.ravel(), ".", color=SAMPLES, markersize=4, label="samples")
     per_bin = f"{grids[0].samples_per_bin} x {grids[1].samples_per_bin}"
-    shift = "" if pooled.origin == "half_pixel" else f"; {pooled.origin}: half a cell off"
+    shift = "" if pooled.origin == "half_pixel" else ", but half a cell off"
     axes.set_title(
         f"RoIAlign: nothing rounded{shift}\nbins of {float(grids[1].bin_size_feature):.2f} cells, "
         f"{per_bin} samples each"

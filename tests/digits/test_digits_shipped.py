@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import export_detector
 import numpy as np
 import pytest
 import torch
 from composites import CLASS_NAMES, make_composite
-from conftest import PROGRAMS
 from detector import SCORE_THRESHOLD, build_detector
 from evaluation import LEAST_SCORE, detect_with_session, evaluate
 from PIL import Image
@@ -16,6 +17,8 @@ from train_detector import detect_with
 import ort_roialign
 from ort_roialign.cli import demo
 from ort_roialign.cli.parity import compare_outputs
+
+WEIGHTS = Path(export_detector.__file__).parent / "weights.pt"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def test_digits_of_new_composites_are_found(detect, seed):
 
 def test_the_file_gives_the_detections_of_pytorch(detect):
     detector = build_detector()
-    detector.load_state_dict(torch.load(PROGRAMS / "weights.pt", weights_only=True))
+    detector.load_state_dict(torch.load(WEIGHTS, weights_only=True))
     eager = detect_with(detector.eval())
     found = 0
     for number in range(10):
