@@ -56,6 +56,12 @@ def gradient_of_any_size(type_name: str, expected: npt.NDArray[Any]) -> Toleranc
 # inputs before rounding: half a unit of the last decimal for either, and float32 rounding on top.
 PRINTED_4_DECIMALS = Tolerance(0.0, 1.01e-4)
 
+# A number printed with three decimals is off by half of the last one, and by float32's rounding.
+PRINTED_3_DECIMALS = Tolerance(0.0, 6e-4)
+
+# A position of up to 1024 pixels is measured in float32, and its mean is kept with three decimals.
+MEASURED_POSITION_PX = Tolerance(0.0, 2e-3)
+
 # onnxruntime and PyTorch round the steps from one pixel of a resized image to the next differently
 # in float32: the position of a pixel a few hundred cells from the origin moves by up to about 1e-4
 # cells, and neighbouring cells differ by a few units.

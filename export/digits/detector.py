@@ -37,10 +37,21 @@ IMAGE_MEAN, IMAGE_STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)
 PoolerOf = Callable[[int], nn.Module]
 
 
-def align_pooler(bins: int) -> nn.Module:
-    """Pool as Mask R-CNN does: RoIAlign, average of 2x2 samples a bin, on the pyramid."""
+def align_pooler(bins: int, samples: int = 2, mode: str = "avg") -> nn.Module:
+    """Pool by RoIAlign on the pyramid; the defaults are Mask R-CNN's.
+
+    Args:
+        bins: bins of a side.
+        samples: per bin and axis; 0 is adaptive.
+        mode: "avg" or "max".
+    """
     return MultiScaleRoIAlign(
-        MAPS, bins, 2, canonical_scale=CANONICAL_SCALE, canonical_level=CANONICAL_LEVEL
+        MAPS,
+        bins,
+        samples,
+        canonical_scale=CANONICAL_SCALE,
+        canonical_level=CANONICAL_LEVEL,
+        mode=mode,
     )
 
 

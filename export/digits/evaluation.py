@@ -8,6 +8,7 @@ Average precision is computed by pycocotools. Its sizes are ours: a digit is sma
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,11 +24,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+import ort_roialign
+from ort_roialign.cli.demo import LEAST_SCORE
+from ort_roialign.cli.model_inputs import as_model_input
+from ort_roialign.cli.picture import MASK_THRESHOLD
+
 SMALL_PX, LARGE_PX = 16, 32
 SIZES = ("all", "small", "medium", "large")
-MASK_THRESHOLD = 0.5
-# Recall and precision, as a user of the detector meets them.
-LEAST_SCORE, LEAST_IOU, LEAST_HEIGHT_PX = 0.75, 0.5, 16
+# For recall and precision of what the demo shows.
+LEAST_IOU, LEAST_HEIGHT_PX = 0.5, 16
 
 # An image [H, W, 3], uint8 -> boxes [D, 4], labels [D], scores [D], masks [D, 1, H, W].
 Detect = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -80,7 +85,7 @@ def evaluate(detect: Detect, *, seed: int, count: int) -> Scores:
 
 
 def _coco_results(image_id: int, found: Mapping[str, np.ndarray]) -> Iterable[dict[str, Any]]:
-    masks = found["masks"][:, 0] >= MASK_THRESHOLD
+    masks = found["masks"][:, 0] > MASK_THRESHOLD
     for box, label, score, mask in zip(
         found["boxes"], found["labels"], found["scores"], masks, strict=True
     ):
@@ -150,8 +155,7 @@ def detect_with_session(session: Any) -> Detect:
     names = [output.name for output in session.get_outputs()]
 
     def detect(pixels: np.ndarray) -> Mapping[str, np.ndarray]:
-        image = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 255
-        feed = {session.get_inputs()[0].name: image}
+        feed = {session.get_inputs()[0].name: as_model_input(pixels)}
         return dict(zip(names, session.run(names, feed), strict=True))
 
     return detect
@@ -164,10 +168,6 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate an exported detector in onnxruntime; needs no PyTorch."""
-    import json
-
-    import ort_roialign
-
     scores = evaluate(
         detect_with_session(ort_roialign.InferenceSession(str(model))), seed=seed, count=count
     )

@@ -1,14 +1,15 @@
 """The ways of pooling that the study compares; all by this package's operators, both directions."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
-from detector import CANONICAL_LEVEL, CANONICAL_SCALE, MAPS, STRIDES, PoolerOf
+from detector import CANONICAL_LEVEL, CANONICAL_SCALE, MAPS, STRIDES, PoolerOf, align_pooler
 from torch import Tensor, nn
 from torchvision.ops.poolers import MultiScaleRoIAlign as TorchvisionPooler
 from torchvision.ops.poolers import initLevelMapper
 
-from ort_roialign.torch import MultiScaleRoIAlign, prroi_pool, roi_pool
+from ort_roialign.torch import prroi_pool, roi_pool
 
 # A map [N, C, H, W], rows of image number and box [K, 5], bins of a side, cells per image pixel.
 PoolOneMap = Callable[[Tensor, Tensor, int, float], Tensor]
@@ -41,27 +42,13 @@ class LevelwisePooler(TorchvisionPooler):
         return torch.cat(pooled)[torch.argsort(torch.cat(numbers))]
 
 
-def _roi_align(samples: int, mode: str) -> PoolerOf:
-    def pooler(bins: int) -> nn.Module:
-        return MultiScaleRoIAlign(
-            MAPS,
-            bins,
-            samples,
-            canonical_scale=CANONICAL_SCALE,
-            canonical_level=CANONICAL_LEVEL,
-            mode=mode,
-        )
-
-    return pooler
-
-
 # Name -> what makes its poolers.
 POOLINGS: dict[str, PoolerOf] = {
     "roi_pool": lambda bins: LevelwisePooler(roi_pool, bins),
-    "roi_align_max_4": _roi_align(2, "max"),
-    "roi_align_avg_4": _roi_align(2, "avg"),
-    "roi_align_avg_1": _roi_align(1, "avg"),
-    "roi_align_avg_adaptive": _roi_align(0, "avg"),
+    "roi_align_max_4": partial(align_pooler, samples=2, mode="max"),
+    "roi_align_avg_4": align_pooler,
+    "roi_align_avg_1": partial(align_pooler, samples=1),
+    "roi_align_avg_adaptive": partial(align_pooler, samples=0),
     "prroi_pool": lambda bins: LevelwisePooler(prroi_pool, bins),
 }
 TITLES = {

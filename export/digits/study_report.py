@@ -1,6 +1,6 @@
 """The study's tables and plots, from its numbers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from ort_roialign.benchmarks.plots import DOTS_PER_INCH, STYLE
 # Colours that colour-blind readers can tell apart, after Okabe and Ito.
 COLOURS = ("#d55e00", "#e69f00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#999999")
 MISMATCH_STRIDES = (4, 16, 32)
+MEASURES = {"box_map": "Boxes", "mask_map": "Masks"}
+# What others are compared with: Mask R-CNN's own.
+BASE = "roi_align_avg_4"
 Run = dict[str, Any]
 
 
@@ -35,65 +38,62 @@ def write_report(folder: Path, runs: Sequence[Run], mismatch: dict[str, Any]) ->
     (folder / "results.md").write_text("\n".join(text))
 
 
-def _of(runs: Iterable[Run], pooling: str, what: str, size: str) -> np.ndarray:
-    ordered = sorted(runs, key=lambda run: run["seed"])
-    return np.array([run[what][size] for run in ordered if run["pooling"] == pooling])
+def _of(runs: Iterable[Run], pooling: str, what: str, size: str) -> dict[int, float]:
+    """One number of each run with a way of pooling, in percent, by seed."""
+    return {run["seed"]: run[what][size] * 100 for run in runs if run["pooling"] == pooling}
 
 
 def _runs_text(runs: Sequence[Run]) -> str:
     steps = sorted({run["steps"] for run in runs})
-    lines = [
-        "## Detectors\n",
-        f"Mean average precision (IoU 0.5 to 0.95), in percent: mean of the seeds ± their standard "
-        f"deviation. Small: below {SMALL_PX} pixels, large: above {LARGE_PX} (root of the box's "
-        f"area). {', '.join(map(str, steps))} steps of {runs[0]['batch_size']} composites, test on "
-        f"{runs[0]['test_count']}.\n",
-    ]
-    for what, title in (("box_map", "Boxes"), ("mask_map", "Masks")):
-        lines += [f"| {title} | seeds | {' | '.join(SIZES)} |", "|---|--:|" + "--:|" * len(SIZES)]
+    return "\n".join(
+        (
+            "## Detectors\n",
+            f"Mean average precision (IoU 0.5 to 0.95), in percent: mean of the seeds ± their "
+            f"standard deviation. Small: below {SMALL_PX} pixels, large: above {LARGE_PX} (root of "
+            f"the box's area). {', '.join(map(str, steps))} steps of {runs[0]['batch_size']} "
+            f"composites, test on {runs[0]['test_count']}.\n",
+            *_tables(runs, _of, ".1f"),
+            f"Difference to `{TITLES[BASE]}` with the same seed, in points: mean ± standard "
+            f"deviation.\n",
+            *_tables(runs, _over_base, "+.1f"),
+        )
+    )
+
+
+def _over_base(runs: Sequence[Run], pooling: str, what: str, size: str) -> dict[int, float]:
+    base = _of(runs, BASE, what, size)
+    own = {} if pooling == BASE else _of(runs, pooling, what, size)
+    return {seed: own[seed] - base[seed] for seed in own.keys() & base.keys()}
+
+
+def _tables(
+    runs: Sequence[Run],
+    numbers: Callable[[Sequence[Run], str, str, str], dict[int, float]],
+    form: str,
+) -> Iterator[str]:
+    """Yield the lines of a table of boxes and one of masks; a pooling without runs is left out."""
+    for what, title in MEASURES.items():
+        yield f"| {title} | seeds | {' | '.join(SIZES)} |"
+        yield "|---|--:|" + "--:|" * len(SIZES)
         for name, pooling_title in TITLES.items():
-            cells = [_of(runs, name, what, size) * 100 for size in SIZES]
+            cells = [np.array([*numbers(runs, name, what, size).values()]) for size in SIZES]
             if len(cells[0]):
-                texts = (f"{c.mean():.1f} ± {_spread(c):.1f}" for c in cells)
-                lines.append(f"| {pooling_title} | {len(cells[0])} | {' | '.join(texts)} |")
-        lines.append("")
-    lines += [
-        "Difference to `RoiAlign, average of 4` with the same seed, in points: mean ± standard "
-        "deviation.\n"
-    ]
-    for what, title in (("box_map", "Boxes"), ("mask_map", "Masks")):
-        lines += [f"| {title} | {' | '.join(SIZES)} |", "|---|" + "--:|" * len(SIZES)]
-        for name, pooling_title in TITLES.items():
-            pairs = [
-                (_of(runs, name, what, size), _of(runs, "roi_align_avg_4", what, size))
-                for size in SIZES
-            ]
-            if name == "roi_align_avg_4" or not len(pairs[0][0]):
-                continue
-            if any(len(own) != len(base) for own, base in pairs):
-                continue  # a seed is missing yet
-            texts = (
-                f"{(own - base).mean() * 100:+.1f} ± {_spread((own - base) * 100):.1f}"
-                for own, base in pairs
-            )
-            lines.append(f"| {pooling_title} | {' | '.join(texts)} |")
-        lines.append("")
-    return "\n".join(lines)
+                texts = (f"{format(cell.mean(), form)} ± {_spread(cell)}" for cell in cells)
+                yield f"| {pooling_title} | {len(cells[0])} | {' | '.join(texts)} |"
+        yield ""
 
 
-def _spread(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+def _spread(values: np.ndarray) -> str:
+    return f"{values.std(ddof=1):.1f}" if len(values) > 1 else "?"
 
 
 def _plot_runs(runs: Sequence[Run], path: Path) -> None:
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 4.2), layout="constrained")
-        for axes, (what, title) in zip(
-            figure.subplots(1, 2), (("box_map", "boxes"), ("mask_map", "masks")), strict=True
-        ):
+        for axes, (what, title) in zip(figure.subplots(1, 2), MEASURES.items(), strict=True):
             for number, (name, colour) in enumerate(zip(TITLES, COLOURS, strict=False)):
                 for place, size in enumerate(SIZES):
-                    values = _of(runs, name, what, size) * 100
+                    values = np.array([*_of(runs, name, what, size).values()])
                     if not len(values):
                         continue
                     x = place + (number - (len(TITLES) - 1) / 2) * 0.13

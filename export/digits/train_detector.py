@@ -1,4 +1,4 @@
-"""Trains the detector that the demo ships, evaluates it and exports it to ONNX.
+"""Trains the detector that the demo ships, and evaluates it.
 
     python export/digits/train_detector.py FOLDER
 
@@ -17,7 +17,9 @@ from detector import build_detector
 from evaluation import Detect, evaluate, print_scores
 from rich.console import Console
 from torchvision.models.detection import MaskRCNN
-from training import as_image, train
+from training import train
+
+from ort_roialign.cli.model_inputs import as_model_input
 
 TEST_SEED = 1
 
@@ -27,7 +29,8 @@ def detect_with(detector: MaskRCNN) -> Detect:
 
     @torch.inference_mode()
     def detect(pixels):
-        return {name: each.numpy() for name, each in detector([as_image(pixels)])[0].items()}
+        found = detector([torch.from_numpy(as_model_input(pixels))])[0]
+        return {name: each.numpy() for name, each in found.items()}
 
     return detect
 
@@ -38,7 +41,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 3400,
     test_count: Annotated[int, typer.Option(min=1, help="Composites to evaluate on.")] = 300,
 ) -> None:
-    """Train, evaluate and export."""
+    """Train and evaluate; `export_detector.py` exports."""
     console = Console()
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)

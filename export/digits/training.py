@@ -11,17 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import MaskRCNN
 
+from ort_roialign.cli.model_inputs import as_model_input
+
 BATCH_SIZE = 4
 LARGEST_LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-3
 LARGEST_GRADIENT_NORM = 10.0
 
 Target = dict[str, Tensor]
-
-
-def as_image(pixels: Any) -> Tensor:
-    """Turn pixels [H, W, 3], uint8, into what a detector takes: [3, H, W], float32, 0 to 1."""
-    return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32) / 255
 
 
 class Composites(Dataset[tuple[Tensor, Target]]):
@@ -40,7 +37,7 @@ class Composites(Dataset[tuple[Tensor, Target]]):
             "labels": torch.from_numpy(composite.digits) + 1,
             "masks": torch.from_numpy(composite.masks).to(torch.uint8),
         }
-        return as_image(composite.image), target
+        return torch.from_numpy(as_model_input(composite.image)), target
 
 
 class _Training(lightning.LightningModule):

@@ -7,8 +7,6 @@ PyTorch takes seconds to import.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -17,15 +15,10 @@ import typer
 from rich.console import Console
 
 from ort_roialign import __version__
-from ort_roialign.cli.requirements import (
-    COMPARE,
-    DEMO,
-    EXPLAIN,
-    EXPLAIN_MODEL,
-    EXPORT_DEMO,
-    require_packages,
-)
-from ort_roialign.errors import InvalidArgumentError, OrtRoiAlignError
+from ort_roialign.cli.demo_command import demo
+from ort_roialign.cli.options import Libraries, Threads, errors_as_text
+from ort_roialign.cli.requirements import COMPARE, EXPLAIN, EXPLAIN_MODEL, require_packages
+from ort_roialign.errors import InvalidArgumentError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,40 +27,12 @@ app = typer.Typer(
 )
 
 
-class ModelChoice(str, Enum):
-    """The detectors of the demo."""
-
-    MASK = "mask"
-    MOBILENET = "mobilenet"
-
-
-# The title over the options of `demo` that only count there.
-WITH_EXPORT = "With --export"
-
-Libraries = Annotated[
-    list[Path],
-    typer.Option(
-        "--library",
-        exists=True,
-        dir_okay=False,
-        help="Library with other custom operators of the model; may be repeated.",
-    ),
-]
-
-
 class PartChoice(str, Enum):
     """The parts of the benchmark."""
 
     WORKLOADS = "workloads"
     SWEEP = "sweep"
     TRAINING = "training"
-
-
-class ProviderChoice(str, Enum):
-    """Where the demo runs the models."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 def main() -> None:
@@ -93,17 +58,6 @@ def common(
     """RoIAlign and its family as an ONNX Runtime plugin."""
 
 
-@contextmanager
-def _errors_as_text() -> Iterator[None]:
-    """End the command with the text of an expected error, without a traceback."""
-    try:
-        yield
-    except (OrtRoiAlignError, OSError) as error:  # such as a disk that is full
-        console = Console(stderr=True)
-        console.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-
-
 @app.command()
 def info(
     as_json: Annotated[
@@ -113,7 +67,7 @@ def info(
     """Show the library, its operators and kernels, and the onnxruntime that is installed."""
     from ort_roialign.cli.info import collect_info, print_info
 
-    with _errors_as_text():
+    with errors_as_text():
         facts = collect_info()
         if as_json:
             typer.echo(json.dumps(facts, indent=2))
@@ -121,139 +75,7 @@ def info(
             print_info(facts, Console())
 
 
-@app.command()
-def demo(
-    output: Annotated[
-        Path, typer.Option(file_okay=False, help="Directory for pictures and models.")
-    ] = Path("demo-output"),
-    image: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Picture to look at; else one of ours."),
-    ] = None,
-    least_score: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Show detections of this score and more; 0.75."),
-    ] = None,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads to compute with; 0: as many as there are cores.")
-    ] = 0,
-    provider: Annotated[
-        ProviderChoice, typer.Option(help="Where onnxruntime runs the models.")
-    ] = ProviderChoice.CPU,
-    export: Annotated[
-        bool,
-        typer.Option(
-            "--export",
-            help="Export torchvision's detectors from PyTorch and compare every output instead.",
-            rich_help_panel=WITH_EXPORT,
-        ),
-    ] = False,
-    models: Annotated[
-        list[ModelChoice],
-        typer.Option(
-            help="Which detector to export; may be repeated. Else all.",
-            rich_help_panel=WITH_EXPORT,
-        ),
-    ] = [],  # noqa: B006 - typer copies it
-    weights_mask: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="State dict of torchvision's maskrcnn_resnet50_fpn.",
-            rich_help_panel=WITH_EXPORT,
-        ),
-    ] = None,
-    weights_mobilenet: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="State dict of torchvision's fasterrcnn_mobilenet_v3_large_320_fpn.",
-            rich_help_panel=WITH_EXPORT,
-        ),
-    ] = None,
-    opset: Annotated[
-        int | None,
-        typer.Option(
-            min=18,
-            max=21,
-            help="Opset of the standard operators in the exported models; 18. The comparison needs "
-            "onnxruntime's own RoiAlign, which ends at opset 21.",
-            rich_help_panel=WITH_EXPORT,
-        ),
-    ] = None,
-) -> None:
-    """Detect handwritten digits in a picture, with the plugin and without, and draw them.
-
-    The detector comes with the package, and PyTorch is not needed. The exit code is 1 if
-    onnxruntime's own operators find something else.
-
-    With --export: export torchvision's detectors, run them with the plugin, on onnxruntime's own
-    RoiAlign, and in PyTorch. The exit code is 1 if an output differs, or if onnxruntime's profile
-    does not show that the plugin's kernels ran. Weights are random unless given: nothing is
-    downloaded.
-    """
-    with _errors_as_text():
-        weights = {"mask": weights_mask, "mobilenet": weights_mobilenet}
-        given = {key: path for key, path in weights.items() if path is not None}
-        if export:
-            if least_score is not None:
-                raise InvalidArgumentError("demo: --least-score must go without --export")
-            passed = _export_demo(output, models, given, image, opset, threads, provider)
-        else:
-            if models or given or opset is not None:
-                raise InvalidArgumentError(
-                    "demo: --models, --weights-mask, --weights-mobilenet and --opset must go with "
-                    "--export"
-                )
-            passed = _digits_demo(output, image, least_score, threads, provider)
-    if not passed:
-        raise typer.Exit(1)
-
-
-def _digits_demo(
-    output: Path,
-    image: Path | None,
-    least_score: float | None,
-    threads: int,
-    provider: ProviderChoice,
-) -> bool:
-    require_packages("ort-roialign demo", DEMO)
-    from ort_roialign.cli.demo import LEAST_SCORE, DemoSettings, run_demo
-    from ort_roialign.cli.sessions import SessionSettings
-
-    settings = DemoSettings(
-        picture=output / f"{'digits' if image is None else image.stem}_detections.png",
-        image=image,
-        least_score=LEAST_SCORE if least_score is None else least_score,
-        session=SessionSettings(threads=threads, provider=provider.value),
-    )
-    return run_demo(settings, Console())
-
-
-def _export_demo(
-    output: Path,
-    models: list[ModelChoice],
-    weights: dict[str, Path],
-    image: Path | None,
-    opset: int | None,
-    threads: int,
-    provider: ProviderChoice,
-) -> bool:
-    require_packages("ort-roialign demo --export", EXPORT_DEMO)
-    from ort_roialign.cli.export_demo import ExportDemoSettings, run_export_demo
-    from ort_roialign.cli.sessions import SessionSettings
-
-    settings = ExportDemoSettings(
-        output=output,
-        models=tuple(dict.fromkeys(choice.value for choice in models or ModelChoice)),
-        weights=weights,
-        image=image,
-        opset_version=18 if opset is None else opset,
-        session=SessionSettings(threads=threads, provider=provider.value),
-    )
-    return run_export_demo(settings, Console())
+app.command()(demo)
 
 
 @app.command()
@@ -274,9 +96,7 @@ def bench(
             metavar="NAME", help="Time only this, such as 'fpn_*' or 'sweep/rois=*'; repeatable."
         ),
     ] = [],  # noqa: B006 - typer copies it
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads of every contestant; 0: as many as cores.")
-    ] = 0,
+    threads: Threads = 0,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Least number of samples; 15, or 5 when quick.")
     ] = None,
@@ -291,7 +111,7 @@ def bench(
     run in one process in turn, on the same data and threads, and their outputs are compared first.
     The results are written as JSON, Markdown and plots.
     """
-    with _errors_as_text():
+    with errors_as_text():
         from ort_roialign.benchmarks.requirements import require_packages as require_for_bench
 
         require_for_bench()
@@ -353,7 +173,7 @@ def convert(
     --verify finds. The exit code is 1 if there is nothing to convert, or --verify finds an output
     that differs. --npz verifies, too.
     """
-    with _errors_as_text():
+    with errors_as_text():
         from ort_roialign.cli.convert import ConvertSettings, run_convert
 
         settings = ConvertSettings(
@@ -392,9 +212,7 @@ def compare(
         typer.Option(help="PNG file to write; MODEL's name with _time.png."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of inputs that are not given.")] = 0,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads to compute with; 0: as many as there are cores.")
-    ] = 0,
+    threads: Threads = 0,
     libraries: Libraries = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Run a model as it is and converted to this package's operators, and show what changes.
@@ -403,7 +221,7 @@ def compare(
     the time. Inputs are an image, a NumPy file, or random. The exit code is 1 if there is nothing
     to convert, or an output differs.
     """
-    with _errors_as_text():
+    with errors_as_text():
         if image is not None and npz is not None:
             raise InvalidArgumentError("compare: inputs must be --image or --npz; got both")
         require_packages("ort-roialign compare", COMPARE)
@@ -464,7 +282,7 @@ def explain(
     the nearest cell and lets bins overlap; RoIAlign's bins and samples; one sample with its four
     neighbours and their weights. With --model, the boxes of a real detector, on its image.
     """
-    with _errors_as_text():
+    with errors_as_text():
         if image is not None and model is None:
             raise InvalidArgumentError("explain: --image must go with --model")
         require_packages(

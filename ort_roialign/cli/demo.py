@@ -9,22 +9,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
-from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
 import ort_roialign
-from ort_roialign.cli.model_inputs import LONGEST_SIDE, as_model_input, read_image
+from ort_roialign.cli.model_inputs import image_feeds
 from ort_roialign.cli.output_directory import output_directory
-from ort_roialign.cli.picture import save_picture
+from ort_roialign.cli.picture import MASK_THRESHOLD, save_picture
 from ort_roialign.cli.sessions import (
-    LOG_ERRORS_ONLY,
     SessionSettings,
+    failures_as_errors,
     median_seconds,
+    open_session,
     require_provider,
+    session_options,
 )
-from ort_roialign.errors import OrtRoiAlignError
 
 # How they were made is in export/digits of the sources.
 DIGITS = Path(ort_roialign.__file__).parent / "digits"
@@ -76,63 +75,45 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
 
 def _detect_and_draw(settings: DemoSettings, console: Console) -> bool:
     class_names = CLASSES.read_text().split()
-    image = read_image(IMAGE if settings.image is None else settings.image)
-    if max(image.size) > LONGEST_SIDE:
-        image = ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
-    pixels = as_model_input(image)
+    image = IMAGE if settings.image is None else settings.image
+    pixels, plugin, seconds = _detect(image, settings.session, plugin=True)
+    _, built_in, built_in_seconds = _detect(image, settings.session, plugin=False)
 
-    outputs, seconds = _run_both_ways(pixels, settings.session)
-    plugin, built_in = outputs
     shown = plugin["scores"] >= settings.least_score
     found = {name: values[shown] for name, values in plugin.items()}
+    height, width = pixels.shape[1:]
     console.print(_detections_table(found, class_names))
-    _print_times(console, image, seconds)
+    console.print(
+        f"The whole detector, {width}x{height} pixels, median of some runs: "
+        f"{seconds * 1000:.1f} ms with the plugin, {built_in_seconds * 1000:.1f} ms on "
+        f"onnxruntime's own operators, {built_in_seconds / seconds:.2f} times as long",
+        highlight=False,
+    )
     same = _print_differences(console, plugin, built_in)
     save_picture(
         pixels,
         found,
         settings.picture,
         class_names=class_names,
-        scale=-(-SHORTEST_PICTURE_WIDTH_PX // image.width),
+        scale=-(-SHORTEST_PICTURE_WIDTH_PX // width),
         most_boxes=len(found["scores"]),
     )
     console.print(f"Wrote {settings.picture}", soft_wrap=True, highlight=False)
     return same
 
 
-def _run_both_ways(
-    pixels: npt.NDArray[np.float32], settings: SessionSettings
-) -> tuple[list[Outputs], list[float]]:
-    """Return outputs and median seconds with the plugin, then without it, from the same file."""
-    try:
-        sessions = (
-            ort_roialign.InferenceSession(
-                str(MODEL), settings.providers, session_options=_options(settings)
-            ),
-            onnxruntime.InferenceSession(
-                str(MODEL), _options(settings), providers=settings.providers
-            ),
-        )
-        runs = [_run(session, pixels) for session in sessions]
-    except OrtRoiAlignError:
-        raise
-    except Exception as error:  # onnxruntime has no common base class of its errors
-        raise OrtRoiAlignError(f"onnxruntime failed on {MODEL}: {error}") from error
-    return [outputs for outputs, _ in runs], [seconds for _, seconds in runs]
-
-
-def _options(settings: SessionSettings) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_ERRORS_ONLY
-    options.intra_op_num_threads = settings.threads
-    return options
-
-
-def _run(session: Any, pixels: npt.NDArray[np.float32]) -> tuple[Outputs, float]:
-    names = [output.name for output in session.get_outputs()]
-    feed = {session.get_inputs()[0].name: pixels}
-    outputs = dict(zip(names, session.run(names, feed), strict=True))
-    return outputs, median_seconds(lambda: session.run(names, feed))
+def _detect(
+    image: Path, settings: SessionSettings, *, plugin: bool
+) -> tuple[npt.NDArray[np.float32], Outputs, float]:
+    """Return the image [3, height, width], what is found, and the median seconds of a run."""
+    with failures_as_errors(MODEL, plugin=plugin):
+        session = open_session(MODEL, settings, session_options(settings), plugin=plugin)
+        feeds = image_feeds(session, image)
+        names = [output.name for output in session.get_outputs()]
+        outputs = dict(zip(names, session.run(names, feeds), strict=True))
+        seconds = median_seconds(lambda: session.run(names, feeds))
+    (pixels,) = feeds.values()
+    return pixels, outputs, seconds
 
 
 def _detections_table(found: Outputs, class_names: list[str]) -> Table:
@@ -142,37 +123,30 @@ def _detections_table(found: Outputs, class_names: list[str]) -> Table:
     rows = zip(found["labels"], found["scores"], found["boxes"], found["masks"], strict=True)
     for label, score, box, mask in rows:
         edges = (f"{edge:.1f}" for edge in box)
-        area = int((mask >= 0.5).sum())
+        area = int((mask > MASK_THRESHOLD).sum())
         table.add_row(class_names[int(label)], f"{score:.2f}", *edges, str(area))
     return table
 
 
-def _print_times(console: Console, image: Image.Image, seconds: list[float]) -> None:
-    plugin, built_in = seconds
-    console.print(
-        f"The whole detector, {image.width}x{image.height} pixels, median of some runs: "
-        f"{plugin * 1000:.1f} ms with the plugin, {built_in * 1000:.1f} ms on onnxruntime's own "
-        f"operators, {built_in / plugin:.2f} times as long",
-        highlight=False,
-    )
-
-
 def _print_differences(console: Console, plugin: Outputs, built_in: Outputs) -> bool:
     """Compare both results in order, print how far they differ, and return whether they agree."""
-    counts = len(plugin["scores"]), len(built_in["scores"])
-    if counts[0] != counts[1] or (plugin["labels"] != built_in["labels"]).any():
-        text = f"{counts[0]} and {counts[1]} detections, or others"
-        console.print(f"[bold red]FAILED[/] Both ways find something else: {text}")
+    if not np.array_equal(plugin["labels"], built_in["labels"]):
+        console.print(
+            f"[bold red]FAILED[/] The digits found differ: {plugin['labels'].tolist()} with the "
+            f"plugin, {built_in['labels'].tolist()} without, as numbers of classes",
+            highlight=False,
+        )
         return False
     box, score, mask = (
         float(np.abs(plugin[name] - built_in[name]).max(initial=0))
         for name in ("boxes", "scores", "masks")
     )
     same = box <= BOX_TOLERANCE_PX and score <= SCORE_TOLERANCE and mask <= MASK_TOLERANCE
+    verdict = "[bold green]PASSED[/]" if same else "[bold red]FAILED[/]"
     console.print(
-        f"{'[bold green]PASSED[/]' if same else '[bold red]FAILED[/]'} Both ways find the same "
-        f"{counts[0]} detections, those of low scores included; boxes differ by up to {box:.0e} "
-        f"px, scores by {score:.0e}, masks by {mask:.0e}",
+        f"{verdict} Both ways find the same {len(plugin['labels'])} detections, those of low "
+        f"scores included; boxes differ by up to {box:.0e} px, scores by {score:.0e}, masks by "
+        f"{mask:.0e}",
         highlight=False,
     )
     return same

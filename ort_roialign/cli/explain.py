@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-import ort_roialign
 from ort_roialign._domains import DOMAIN
 from ort_roialign._new_files import check_place
 from ort_roialign.cli.explain_figures import Pooled, draw_method, draw_on_image
@@ -66,9 +65,9 @@ def run_explain(settings: ExplainSettings, console: Console) -> None:
             console.print(line, highlight=False)
     else:
         pixels, boxes = _detect(settings.model, settings.image)
-        found = list(_pooled_boxes(settings.model, boxes[: settings.most_boxes], pixels))
-        if not found:
+        if not len(boxes):
             raise OrtRoiAlignError(f"explain: {settings.model} finds no box to draw")
+        found = list(_pooled_boxes(settings.model, boxes[: settings.most_boxes], pixels))
         draw_on_image(found, pixels, settings.picture)
         for pooled in found:
             edges = ", ".join(f"{edge:.1f}" for edge in pooled.box)
@@ -93,25 +92,38 @@ def _check_box(settings: ExplainSettings) -> None:
 def _detect(
     model: Path, image: Path | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the image [3, H, W] and the boxes [D, 4] that a model finds, best ones first."""
+    """Return the image [3, H, W] and the boxes [D, 4] on it that a model finds, best ones first."""
     from ort_roialign.cli.demo import IMAGE
+    from ort_roialign.cli.sessions import (
+        SessionSettings,
+        failures_as_errors,
+        open_session,
+        session_options,
+    )
 
-    try:
-        session = ort_roialign.InferenceSession(str(model))
-    except OrtRoiAlignError:
-        raise
-    except Exception as error:  # onnxruntime has no common base class of its errors
-        raise OrtRoiAlignError(f"explain: onnxruntime cannot load {model}: {error}") from error
-    names = [output.name for output in session.get_outputs()]
-    if "boxes" not in names or "scores" not in names:
+    settings = SessionSettings()
+    with failures_as_errors(model, plugin=True):
+        session = open_session(model, settings, session_options(settings), plugin=True)
+        names = [output.name for output in session.get_outputs()]
+        if "boxes" not in names or "scores" not in names:
+            raise InvalidArgumentError(
+                f"explain: --model must have outputs boxes and scores; got {', '.join(names)}"
+            )
+        feeds = image_feeds(session, IMAGE if image is None else image)
+        boxes, scores = session.run(["boxes", "scores"], feeds)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
         raise InvalidArgumentError(
-            f"explain: --model must have outputs boxes and scores; got {', '.join(names)}"
+            f"explain: --model must give boxes [D, 4] and scores [D]; got {list(boxes.shape)} and "
+            f"{list(scores.shape)}"
         )
-    feeds = image_feeds(session, IMAGE if image is None else image)
-    boxes, scores = session.run(["boxes", "scores"], feeds)
     (pixels,) = feeds.values()
+    pixels = pixels.reshape(pixels.shape[-3:])
+    # A level can be drawn only where there is a map.
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    sides = boxes[:, 2:] - boxes[:, :2]
+    inside = (middles >= 0) & (middles <= pixels.shape[:0:-1]) & (sides > 0)
     best = np.argsort(-scores, kind="stable")
-    return pixels.reshape(pixels.shape[-3:]), boxes[best]
+    return pixels, boxes[best[inside.all(axis=1)[best]]]
 
 
 def _pooled_boxes(
@@ -147,8 +159,7 @@ def _pooled_boxes(
     )
     for box, stride in zip(boxes, strides, strict=True):
         x1, y1, x2, y2 = map(float, box)
-        if x2 > x1 and y2 > y1:
-            yield replace(pooling, box=(x1, y1, x2, y2), stride=round(stride, 6))
+        yield replace(pooling, box=(x1, y1, x2, y2), stride=round(stride, 6))
 
 
 def _strides_of_levels(

@@ -51,7 +51,16 @@ def read_image(path: Path) -> Image.Image:
         raise OrtRoiAlignError(f"cannot read the image {path}: {error}") from error
 
 
-def as_model_input(image: Image.Image) -> npt.NDArray[np.float32]:
+def limited(image: Image.Image) -> Image.Image:
+    """Scale an image down to `LONGEST_SIDE` where it is larger."""
+    from PIL import ImageOps
+
+    if max(image.size) <= LONGEST_SIDE:
+        return image
+    return ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
+
+
+def as_model_input(image: Image.Image | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return an RGB image as detectors take it: [3, height, width], float32, 0 to 1."""
     pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
     return pixels.astype(np.float32) / np.float32(255)
@@ -84,8 +93,8 @@ def image_feeds(session: Any, path: Path) -> dict[str, Array]:
     height, width = shape[-2:]
     if isinstance(height, int) and isinstance(width, int):
         image = ImageOps.fit(image, (width, height))
-    elif max(image.size) > LONGEST_SIDE:
-        image = ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
+    else:
+        image = limited(image)
     pixels = as_model_input(image)
     if len(shape) == 3:
         return {given[0].name: pixels}

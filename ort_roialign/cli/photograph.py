@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from ort_roialign.cli.model_inputs import LONGEST_SIDE, as_model_input, read_image
+from ort_roialign.cli.model_inputs import as_model_input, limited, read_image
 
 # Real texture and edges, 640 x 427 pixels, and it comes with scikit-learn: nothing to download.
 SAMPLE_NAME = "china.jpg"
@@ -33,6 +33,6 @@ def load_photograph(path: Path | None, *, sides: tuple[int, int] | None) -> torc
         short, long = sides
         landscape = image.width >= image.height
         image = ImageOps.fit(image, (long, short) if landscape else (short, long))
-    elif max(image.size) > LONGEST_SIDE:
-        image = ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
+    else:
+        image = limited(image)
     return torch.from_numpy(as_model_input(image))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,7 @@ def run_model(
     """
     with tempfile.TemporaryDirectory(prefix="ort_roialign_") as folder:
         optimized_model = Path(folder) / "optimized.onnx"
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = LOG_ERRORS_ONLY
-        options.intra_op_num_threads = settings.threads
+        options = session_options(settings)
         options.optimized_model_filepath = str(optimized_model)
         # A model of more than 2 GB cannot be in one file.
         options.add_session_config_entry(
@@ -136,31 +135,67 @@ def run_model(
         )
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        if settings.libraries:
-            from ort_roialign.convert._sessions import register_libraries
-
-            register_libraries(options, settings.libraries)
-        try:
-            if plugin:
-                session = ort_roialign.InferenceSession(
-                    str(model), settings.providers, session_options=options, domains=domains
-                )
-            else:
-                session = onnxruntime.InferenceSession(
-                    str(model), options, providers=settings.providers
-                )
+        with failures_as_errors(model, plugin=plugin):
+            session = open_session(model, settings, options, plugin=plugin, domains=domains)
             feed = dict(feed_of(session))
             names = [output.name for output in session.get_outputs()]
             for _ in range(PROFILED_RUNS):
                 values = session.run(names, feed)
             profile = read_profile(Path(session.end_profiling()), optimized_model)
             seconds = median_seconds(lambda: session.run(names, feed))
-        except OrtRoiAlignError:
-            raise
-        except Exception as error:  # onnxruntime has no common base class of its errors
-            way = "with the plugin" if plugin else "without the plugin"
-            raise OrtRoiAlignError(f"onnxruntime failed on {model} {way}: {error}") from error
     return SessionResult(dict(zip(names, values, strict=True)), seconds, profile)
+
+
+def session_options(settings: SessionSettings) -> Any:
+    """Return onnxruntime's options of these settings, with the further libraries registered."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = LOG_ERRORS_ONLY
+    options.intra_op_num_threads = settings.threads
+    if settings.libraries:
+        from ort_roialign.convert._sessions import register_libraries
+
+        register_libraries(options, settings.libraries)
+    return options
+
+
+def open_session(
+    model: Path,
+    settings: SessionSettings,
+    options: Any,
+    *,
+    plugin: bool,
+    domains: Sequence[str] = (),
+) -> Any:
+    """Return an `onnxruntime.InferenceSession` of a model.
+
+    Args:
+        model: the ONNX file.
+        settings: the provider.
+        options: from `session_options`.
+        plugin: whether this package's operators are registered.
+        domains: further domains that the plugin's kernels stand in for.
+    """
+    if plugin:
+        return ort_roialign.InferenceSession(
+            str(model), settings.providers, session_options=options, domains=domains
+        )
+    return onnxruntime.InferenceSession(str(model), options, providers=settings.providers)
+
+
+@contextmanager
+def failures_as_errors(model: Path, *, plugin: bool) -> Iterator[None]:
+    """Name the model in what onnxruntime raises while it loads or runs it.
+
+    Raises:
+        OrtRoiAlignError: in place of any error but this package's own.
+    """
+    try:
+        yield
+    except OrtRoiAlignError:
+        raise
+    except Exception as error:  # onnxruntime has no common base class of its errors
+        way = "with the plugin" if plugin else "without the plugin"
+        raise OrtRoiAlignError(f"onnxruntime failed on {model} {way}: {error}") from error
 
 
 def median_seconds(call: Callable[[], object]) -> float:
