@@ -32,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "legend.frameon": False,
+    "svg.hashsalt": "ort_roialign",  # else each SVG has other names of parts
 }
 
 
