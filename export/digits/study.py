@@ -27,7 +27,7 @@ from training import BATCH_SIZE, train
 
 FOLDER = Path(__file__).parents[2] / "docs" / "study"
 SEEDS = (0, 1, 2)
-STEPS = 1000
+STEPS = 700
 TEST_SEED, TEST_COUNT = 1, 200
 MISMATCH_SEED = 0
 # Of the text: an image and a box of so many pixels, and the stride of the map.
@@ -42,13 +42,17 @@ def run(
     folder: Folder = FOLDER,
     hours: Annotated[float, typer.Option(min=0, help="Begin no run after this time.")] = 2.5,
     seeds: Annotated[list[int], typer.Option(help="Of data, weights, choices.")] = list(SEEDS),  # noqa: B006 - typer copies it
+    poolings: Annotated[list[str], typer.Option(help="Names in poolings.py.")] = list(POOLINGS),  # noqa: B006
     steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = STEPS,
     test_count: Annotated[int, typer.Option(min=1, help="Composites of a test.")] = TEST_COUNT,
 ) -> None:
     """Train and evaluate every way of pooling with every seed, but for what is there already."""
+    for name in poolings:
+        if name not in POOLINGS:
+            raise typer.BadParameter(f"--poolings must be of {', '.join(POOLINGS)}; got {name}")
     console, begin = Console(), time.perf_counter()
     # All ways with one seed first: a part of the study can be compared, too.
-    wanted = [(name, seed) for seed in seeds for name in POOLINGS]
+    wanted = [(name, seed) for seed in seeds for name in poolings]
     missing = [each for each in wanted if not _run_file(folder, *each).exists()]
     for done, (name, seed) in enumerate(missing):
         if time.perf_counter() - begin > hours * 3600:

@@ -38,7 +38,7 @@ def detect_with(detector: MaskRCNN) -> Detect:
 def main(
     folder: Annotated[Path, typer.Argument(help="Where to write weights.pt and scores.json.")],
     seed: Annotated[int, typer.Option(min=0, help="Of data, weights and choices.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 3400,
+    steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 2400,
     test_count: Annotated[int, typer.Option(min=1, help="Composites to evaluate on.")] = 300,
 ) -> None:
     """Train and evaluate; `export_detector.py` exports."""
