@@ -62,6 +62,10 @@ PRINTED_3_DECIMALS = Tolerance(0.0, 6e-4)
 # A position of up to 1024 pixels is measured in float32, and its mean is kept with three decimals.
 MEASURED_POSITION_PX = Tolerance(0.0, 2e-3)
 
+# Standard deviation of 300 draws that are even over a cell, averaged over bins that move together:
+# it is known to 2.6 % (a relative error of sqrt((1.8 - 1) / 4 / 300)), and three of those.
+SAMPLED_SPREAD = Tolerance(0.08, 0.0)
+
 # onnxruntime and PyTorch round the steps from one pixel of a resized image to the next differently
 # in float32: the position of a pixel a few hundred cells from the origin moves by up to about 1e-4
 # cells, and neighbouring cells differ by a few units.

@@ -56,13 +56,15 @@ def _prroi_pool(x: np.ndarray, boxes: np.ndarray, scale: float) -> np.ndarray:
     )
 
 
+# Where the first cell's centre lies is a part of RoiAlign's names here; the detectors of the study
+# have torchvision's `output_half_pixel`.
 OPERATORS: dict[str, Pool] = {
     "RoiPool": _roi_pool,
-    "RoiAlign, maximum of 4": _roi_align("max", 2, "half_pixel"),
-    "RoiAlign, average of 4": _roi_align("avg", 2, "half_pixel"),
-    "RoiAlign, 1 sample": _roi_align("avg", 1, "half_pixel"),
-    "RoiAlign, average, adaptive": _roi_align("avg", 0, "half_pixel"),
-    "RoiAlign, average of 4, half a cell off": _roi_align("avg", 2, "output_half_pixel"),
+    "RoiAlign, maximum of 4, half_pixel": _roi_align("max", 2, "half_pixel"),
+    "RoiAlign, average of 4, half_pixel": _roi_align("avg", 2, "half_pixel"),
+    "RoiAlign, 1 sample, half_pixel": _roi_align("avg", 1, "half_pixel"),
+    "RoiAlign, average, adaptive, half_pixel": _roi_align("avg", 0, "half_pixel"),
+    "RoiAlign, average of 4, output_half_pixel": _roi_align("avg", 2, "output_half_pixel"),
     "PrRoiPool": _prroi_pool,
 }
 
@@ -77,7 +79,10 @@ class Mismatch:
         size_px: side of the boxes.
         mean_px: mean distance of the position read from the bin's centre.
         shift_px: mean of it with its sign: what all bins have in common, and a head can learn.
-        spread_px: its standard deviation: what changes from bin to bin and box to box.
+        bins_px: how far the bins' own means are from each other, as a standard deviation: what is
+            the same in all boxes of this size, and a head can learn for one size.
+        spread_px: standard deviation of one bin from box to box, the root of the bins' mean
+            variance: what no head can learn.
     """
 
     operator: str
@@ -85,6 +90,7 @@ class Mismatch:
     size_px: int
     mean_px: float
     shift_px: float
+    bins_px: float
     spread_px: float
 
 
@@ -117,7 +123,8 @@ def measure(seed: int, boxes_each: int = 2000) -> list[Mismatch]:
                         size,
                         round(float(np.abs(errors).mean()), 3),
                         round(float(errors.mean()), 3),
-                        round(float(errors.std()), 3),
+                        round(float(errors.mean(axis=0).std()), 3),
+                        round(float(np.sqrt(errors.var(axis=0).mean())), 3),
                     )
                 )
     return found

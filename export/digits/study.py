@@ -4,15 +4,16 @@
     python export/digits/study.py mismatch   # how far from its bins each operator reads; seconds
     python export/digits/study.py report     # table and plots of what is there
 
-Runs differ in their poolers alone: the same seeds give the same data, weights and choices. A run is
-a file of its own in docs/study/runs, so that an interrupted study goes on where it was.
+Runs differ in their poolers alone: the same seed gives the same data and first weights, and starts
+the same random choices. A run is a file of its own in docs/study/runs, so that an interrupted study
+goes on where it was, and several processes can share it.
 """
 
 import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -50,6 +51,8 @@ def run(
     for name in poolings:
         if name not in POOLINGS:
             raise typer.BadParameter(f"--poolings must be of {', '.join(POOLINGS)}; got {name}")
+    settings = {"steps": steps, "batch_size": BATCH_SIZE, "test_count": test_count}
+    _check_settings(_runs(folder), settings)
     console, begin = Console(), time.perf_counter()
     # All ways with one seed first: a part of the study can be compared, too.
     wanted = [(name, seed) for seed in seeds for name in poolings]
@@ -66,15 +69,29 @@ def run(
         facts = {
             "pooling": name,
             "seed": seed,
-            "steps": steps,
-            "batch_size": BATCH_SIZE,
-            "test_count": test_count,
+            **settings,
             "minutes": round((time.perf_counter() - run_begin) / 60, 1),
             **asdict(scores),
         }
         _write(_run_file(folder, name, seed), facts)
         console.print(f"  box mAP {scores.box_map}, mask mAP {scores.mask_map}")
     console.print(f"All {len(wanted)} runs are there.")
+
+
+def _runs(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted((folder / "runs").glob("*.json"))
+    return {file.name: json.loads(file.read_text()) for file in files}
+
+
+def _check_settings(runs: dict[str, dict[str, Any]], settings: dict[str, int]) -> None:
+    """Refuse to go on with runs of other settings: they cannot be compared."""
+    for name, run in runs.items():
+        found = {key: run[key] for key in settings}
+        if found != settings:
+            raise typer.BadParameter(
+                f"the runs of a folder must have the same settings; {name} has {found}, not "
+                f"{settings}. Choose another --folder."
+            )
 
 
 def _run_file(folder: Path, name: str, seed: int) -> Path:
@@ -102,9 +119,11 @@ def mismatch(folder: Folder = FOLDER) -> None:
 @app.command()
 def report(folder: Folder = FOLDER) -> None:
     """Write the tables and the plots of all that is there."""
-    files = sorted((folder / "runs").glob("*.json"))
-    runs = [json.loads(file.read_text()) for file in files]
-    write_report(folder, runs, json.loads((folder / "mismatch.json").read_text()))
+    runs = _runs(folder)
+    for run in runs.values():
+        _check_settings(runs, {key: run[key] for key in ("steps", "batch_size", "test_count")})
+    mismatches = json.loads((folder / "mismatch.json").read_text())
+    write_report(folder, list(runs.values()), mismatches)
 
 
 if __name__ == "__main__":

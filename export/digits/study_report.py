@@ -8,14 +8,15 @@ import numpy as np
 from evaluation import LARGE_PX, SIZES, SMALL_PX
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from mismatch import OPERATORS
+from mismatch import OPERATORS, SIZES_PX
 from poolings import TITLES
+from scipy.stats import t as student_t
 
 from ort_roialign.benchmarks.plots import DOTS_PER_INCH, STYLE
 
 # Colours that colour-blind readers can tell apart, after Okabe and Ito.
 COLOURS = ("#d55e00", "#e69f00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#999999")
-MISMATCH_STRIDES = (4, 16, 32)
+MISMATCH_STRIDES = (4, 8, 16, 32)
 MEASURES = {"box_map": "Boxes", "mask_map": "Masks"}
 # What others are compared with: Mask R-CNN's own.
 BASE = "roi_align_avg_4"
@@ -44,18 +45,17 @@ def _of(runs: Iterable[Run], pooling: str, what: str, size: str) -> dict[int, fl
 
 
 def _runs_text(runs: Sequence[Run]) -> str:
-    steps = sorted({run["steps"] for run in runs})
     return "\n".join(
         (
             "## Detectors\n",
             f"Mean average precision (IoU 0.5 to 0.95), in percent: mean of the seeds ± their "
             f"standard deviation. Small: below {SMALL_PX} pixels, large: above {LARGE_PX} (root of "
-            f"the box's area). {', '.join(map(str, steps))} steps of {runs[0]['batch_size']} "
+            f"the box's area). {runs[0]['steps']} steps of {runs[0]['batch_size']} "
             f"composites, test on {runs[0]['test_count']}.\n",
-            *_tables(runs, _of, ".1f"),
-            f"Difference to `{TITLES[BASE]}` with the same seed, in points: mean ± standard "
-            f"deviation.\n",
-            *_tables(runs, _over_base, "+.1f"),
+            *_tables(runs, _of, ".1f", _spread),
+            f"Difference to `{TITLES[BASE]}` with the same seed, in points: mean ± half of its 95 % "
+            f"confidence interval (Student's t). A difference smaller than that may be chance.\n",
+            *_tables(runs, _over_base, "+.1f", _confidence),
         )
     )
 
@@ -70,6 +70,7 @@ def _tables(
     runs: Sequence[Run],
     numbers: Callable[[Sequence[Run], str, str, str], dict[int, float]],
     form: str,
+    uncertainty: Callable[[np.ndarray], float],
 ) -> Iterator[str]:
     """Yield the lines of a table of boxes and one of masks; a pooling without runs is left out."""
     for what, title in MEASURES.items():
@@ -78,13 +79,23 @@ def _tables(
         for name, pooling_title in TITLES.items():
             cells = [np.array([*numbers(runs, name, what, size).values()]) for size in SIZES]
             if len(cells[0]):
-                texts = (f"{format(cell.mean(), form)} ± {_spread(cell)}" for cell in cells)
+                texts = (
+                    f"{format(cell.mean(), form)} ± "
+                    + (f"{uncertainty(cell):.1f}" if len(cell) > 1 else "?")
+                    for cell in cells
+                )
                 yield f"| {pooling_title} | {len(cells[0])} | {' | '.join(texts)} |"
         yield ""
 
 
-def _spread(values: np.ndarray) -> str:
-    return f"{values.std(ddof=1):.1f}" if len(values) > 1 else "?"
+def _spread(values: np.ndarray) -> float:
+    return float(values.std(ddof=1))
+
+
+def _confidence(values: np.ndarray) -> float:
+    """Half of the 95 % confidence interval of the mean."""
+    quantile = student_t.ppf(0.975, len(values) - 1)
+    return float(quantile * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _plot_runs(runs: Sequence[Run], path: Path) -> None:
@@ -121,16 +132,18 @@ def _mismatch_text(mismatch: dict[str, Any]) -> str:
         f"An image of {example['image_px']} pixels, a box of {example['box_px']}, stride "
         f"{example['stride']}: the box is {example['box_cells']} cells wide, and rounded down "
         f"{example['cut_cells']}. A seventh of that is {example['bin_cells']} cells, and rounded "
-        f"down {example['cut_bin_cells']}: {example['lost_px']} pixels of the box are in no "
+        f"down {example['cut_bin_cells']}: {example['lost_px']:g} pixels of the box are in no "
         f"bin.\n\n"
         f"`RoiPool` (as Fast R-CNN's code and torchvision) rounds otherwise: edges to the nearest "
         f"cell, the last one included, and bins outwards, so that they overlap. Its bins read the "
         f"cells {cells}.\n\n"
         f"## Mismatch\n\n"
         f"Position that an operator reads for a bin less the bin's own, in image pixels, over "
-        f"boxes at random places: shift (what all bins have in common, so that a head can learn "
-        f"it) and spread (standard deviation: what changes from box to box). Boxes of 32 "
-        f"pixels:\n\n"
+        f"boxes at random places; three numbers: what all bins have in common (a head can learn "
+        f"it); how far the bins' means differ (a head can learn it for boxes of one size); and "
+        f"the spread of a bin from box to box, which no head can learn. The last two are standard "
+        f"deviations. RoiAlign's name has where it takes the first cell's centre to be; a box "
+        f"narrower than a cell is as wide as one to `output_half_pixel`. Boxes of 32 pixels:\n\n"
     )
     strides = sorted({row["stride"] for row in mismatch["mismatches"]})
     lines = [
@@ -143,7 +156,10 @@ def _mismatch_text(mismatch: dict[str, Any]) -> str:
             for row in mismatch["mismatches"]
             if row["operator"] == name and row["size_px"] == 32
         }
-        texts = (f"{abs(rows[s]['shift_px']):.1f}, {rows[s]['spread_px']:.1f}" for s in strides)
+        texts = (
+            f"{abs(rows[s]['shift_px']):.1f}, {rows[s]['bins_px']:.1f}, {rows[s]['spread_px']:.1f}"
+            for s in strides
+        )
         lines.append(f"| {name} | {' | '.join(texts)} |")
     return text + "\n".join(lines) + "\n"
 
@@ -152,18 +168,22 @@ def _plot_mismatch(rows: Sequence[dict[str, Any]], path: Path) -> None:
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 4), layout="constrained")
         panels = figure.subplots(1, 2)
-        for stride, colour in zip(MISMATCH_STRIDES, COLOURS, strict=False):
-            for name, line in (("RoiPool", "o-"), ("RoiAlign, average of 4", "s:")):
-                own = [r for r in rows if r["operator"] == name and r["stride"] == stride]
-                sizes = np.array([row["size_px"] for row in own])
-                spread = np.array([row["spread_px"] for row in own])
-                label = f"{name}, stride {stride}"
-                panels[0].plot(sizes, spread, line, color=colour, label=label, markersize=4)
-                panels[1].plot(sizes, spread / sizes * 100, line, color=colour, markersize=4)
+        # RoiAlign's line is the same for every stride.
+        lines = [("RoiPool", stride, "o-") for stride in MISMATCH_STRIDES]
+        lines.append(("RoiAlign, average of 4, half_pixel", MISMATCH_STRIDES[-1], "s:"))
+        for (name, stride, line), colour in zip(lines, COLOURS, strict=False):
+            own = [r for r in rows if r["operator"] == name and r["stride"] == stride]
+            sizes = np.array([row["size_px"] for row in own])
+            spread = np.array([row["spread_px"] for row in own])
+            label = f"{name}, stride {stride}" if name == "RoiPool" else f"{name}, every stride"
+            panels[0].plot(sizes, spread, line, color=colour, label=label, markersize=4)
+            panels[1].plot(sizes, spread / sizes * 100, line, color=colour, markersize=4)
         for axes, unit in zip(panels, ("image pixels", "% of the object"), strict=True):
             axes.set_xscale("log", base=2)
+            axes.set_xticks(SIZES_PX, map(str, SIZES_PX))
+            axes.minorticks_off()
             axes.set_xlabel("side of the object, image pixels")
             axes.set_ylabel(f"spread, {unit}")
-        figure.suptitle("How far what an operator reads for a bin strays from the bin")
+        figure.suptitle("How far what an operator reads for one bin strays from box to box")
         figure.legend(loc="outside lower center", ncols=3)
         figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Date": None})
