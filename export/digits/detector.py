@@ -25,7 +25,8 @@ BLOCKS = (2, 2, 2, 1)  # of each stage
 PYRAMID_CHANNELS = 48
 HEAD_FEATURES = 192
 BOX_BINS, MASK_BINS = 7, 14
-# A digit of this height is pooled from the map of stride 8; one half as high from stride 4.
+# A box is pooled from the map of stride 8 if the root of its area is 40 to 80 pixels (a digit is
+# then some 50 to 100 high), and from stride 4 if it is smaller.
 CANONICAL_SCALE, CANONICAL_LEVEL = 40, 3
 # Sides of square anchors in pixels, on each map; a digit is higher than it is wide.
 ANCHOR_SIDES = ((8, 12), (17, 24), (34, 48), (68, 90))

@@ -27,12 +27,16 @@ from rich.table import Table
 import ort_roialign
 from ort_roialign.cli.demo import LEAST_SCORE
 from ort_roialign.cli.model_inputs import as_model_input
+from ort_roialign.cli.options import errors_as_text
 from ort_roialign.cli.picture import MASK_THRESHOLD
+from ort_roialign.cli.sessions import failures_as_errors
+from ort_roialign.errors import OrtRoiAlignError
 
 SMALL_PX, LARGE_PX = 16, 32
 SIZES = ("all", "small", "medium", "large")
 # For recall and precision of what the demo shows.
 LEAST_IOU, LEAST_HEIGHT_PX = 0.5, 16
+OUTPUTS = ("boxes", "labels", "scores", "masks")
 
 # An image [H, W, 3], uint8 -> boxes [D, 4], labels [D], scores [D], masks [D, 1, H, W].
 Detect = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -43,18 +47,20 @@ class Scores:
     """What a detector achieved, each from 0 to 1.
 
     Attributes:
-        box_map: size -> mean average precision of boxes over IoU 0.5 to 0.95.
+        box_map: size -> mean average precision of boxes over IoU 0.5 to 0.95; None where there
+            was nothing of this size to find.
         mask_map: the same of masks.
         box_ap50: size -> average precision of boxes at IoU 0.5.
         recall: part of the digits of `LEAST_HEIGHT_PX` and more that were found and named rightly,
-            with a score of `LEAST_SCORE` and a box of IoU `LEAST_IOU` at least.
+            with a score of `LEAST_SCORE` and a box of IoU `LEAST_IOU` at least; None if there are
+            none.
         precision: part of all detections of `LEAST_SCORE` that are right in this sense.
     """
 
-    box_map: dict[str, float]
-    mask_map: dict[str, float]
-    box_ap50: dict[str, float]
-    recall: float
+    box_map: dict[str, float | None]
+    mask_map: dict[str, float | None]
+    box_ap50: dict[str, float | None]
+    recall: float | None
     precision: float
 
 
@@ -109,17 +115,18 @@ def _evaluated(truth: COCO, results: COCO, kind: str) -> COCOeval:
     return evaluation
 
 
-def _by_size(evaluation: COCOeval, iou: int | slice = slice(None)) -> dict[str, float]:
+def _by_size(evaluation: COCOeval, iou: int | slice = slice(None)) -> dict[str, float | None]:
     # [IoUs, recalls, classes, sizes, limits of detections]; -1 where there was nothing to find.
     precision = evaluation.eval["precision"][iou, ..., -1]
-    values = {}
-    for index, size in enumerate(SIZES):
-        known = precision[..., index]
-        values[size] = round(float(known[known > -1].mean()), 4)
-    return values
+    by_size = zip(SIZES, np.moveaxis(precision, -1, 0), strict=True)
+    return {size: _mean(values[values > -1]) for size, values in by_size}
 
 
-def _recall_precision(truth: COCO, results: COCO) -> tuple[float, float]:
+def _mean(values: np.ndarray) -> float | None:
+    return round(float(values.mean()), 4) if len(values) else None
+
+
+def _recall_precision(truth: COCO, results: COCO) -> tuple[float | None, float]:
     evaluation = COCOeval(truth, results, "bbox")
     evaluation.params.iouThrs = np.array([LEAST_IOU])
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
@@ -129,7 +136,7 @@ def _recall_precision(truth: COCO, results: COCO) -> tuple[float, float]:
     ids = np.concatenate([each["gtIds"] for each in images]).astype(int)
     matched = np.concatenate([each["gtMatches"][0] > 0 for each in images])
     wanted = np.array([truth.anns[i]["bbox"][3] >= LEAST_HEIGHT_PX for i in ids])
-    return round(float(matched[wanted].mean()), 4), round(float(right.mean()), 4)
+    return _mean(matched[wanted]), round(float(right.mean()), 4)
 
 
 def print_scores(scores: Scores, console: Console) -> None:
@@ -142,17 +149,27 @@ def print_scores(scores: Scores, console: Console) -> None:
         ("masks, IoU 0.5 to 0.95", scores.mask_map),
         ("boxes, IoU 0.5", scores.box_ap50),
     ):
-        table.add_row(title, *(f"{row[size]:.3f}" for size in SIZES))
+        values = (row[size] for size in SIZES)
+        table.add_row(title, *("none" if value is None else f"{value:.3f}" for value in values))
     console.print(table)
+    recall = "none" if scores.recall is None else f"{scores.recall:.1%}"
     console.print(
-        f"Scores of {LEAST_SCORE} and more: {scores.recall:.1%} of the digits of "
-        f"{LEAST_HEIGHT_PX} pixels and more found, {scores.precision:.1%} of the detections right"
+        f"Scores of {LEAST_SCORE} and more: {recall} of the digits of {LEAST_HEIGHT_PX} pixels "
+        f"and more found, {scores.precision:.1%} of the detections right"
     )
 
 
 def detect_with_session(session: Any) -> Detect:
-    """Return how to detect with a session of an exported detector."""
+    """Return how to detect with a session of an exported detector.
+
+    Raises:
+        OrtRoiAlignError: if its outputs are not those of torchvision's Mask R-CNN.
+    """
     names = [output.name for output in session.get_outputs()]
+    if not set(OUTPUTS) <= set(names):
+        raise OrtRoiAlignError(
+            f"the model must have outputs {', '.join(OUTPUTS)}; got {', '.join(names)}"
+        )
 
     def detect(pixels: np.ndarray) -> Mapping[str, np.ndarray]:
         feed = {session.get_inputs()[0].name: as_model_input(pixels)}
@@ -168,9 +185,9 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate an exported detector in onnxruntime; needs no PyTorch."""
-    scores = evaluate(
-        detect_with_session(ort_roialign.InferenceSession(str(model))), seed=seed, count=count
-    )
+    with errors_as_text(), failures_as_errors(model, plugin=True):
+        detect = detect_with_session(ort_roialign.InferenceSession(str(model)))
+        scores = evaluate(detect, seed=seed, count=count)
     if as_json:
         print(json.dumps(asdict(scores), indent=2))
     else:

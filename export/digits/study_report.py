@@ -40,8 +40,9 @@ def write_report(folder: Path, runs: Sequence[Run], mismatch: dict[str, Any]) ->
 
 
 def _of(runs: Iterable[Run], pooling: str, what: str, size: str) -> dict[int, float]:
-    """One number of each run with a way of pooling, in percent, by seed."""
-    return {run["seed"]: run[what][size] * 100 for run in runs if run["pooling"] == pooling}
+    """One number of each run with a way of pooling, in percent, by seed; no digits, no number."""
+    of_pooling = {run["seed"]: run[what][size] for run in runs if run["pooling"] == pooling}
+    return {seed: value * 100 for seed, value in of_pooling.items() if value is not None}
 
 
 def _runs_text(runs: Sequence[Run]) -> str:
@@ -53,8 +54,9 @@ def _runs_text(runs: Sequence[Run]) -> str:
             f"the box's area). {runs[0]['steps']} steps of {runs[0]['batch_size']} "
             f"composites, test on {runs[0]['test_count']}.\n",
             *_tables(runs, _of, ".1f", _spread),
-            f"Difference to `{TITLES[BASE]}` with the same seed, in points: mean ± half of its 95 % "
-            f"confidence interval (Student's t). A difference smaller than that may be chance.\n",
+            f"Difference to `{TITLES[BASE]}` with the same seed, in points: mean ± half of its "
+            f"95 % confidence interval (Student's t). A difference smaller than that may be "
+            f"chance.\n",
             *_tables(runs, _over_base, "+.1f", _confidence),
         )
     )
@@ -79,13 +81,16 @@ def _tables(
         for name, pooling_title in TITLES.items():
             cells = [np.array([*numbers(runs, name, what, size).values()]) for size in SIZES]
             if len(cells[0]):
-                texts = (
-                    f"{format(cell.mean(), form)} ± "
-                    + (f"{uncertainty(cell):.1f}" if len(cell) > 1 else "?")
-                    for cell in cells
-                )
+                texts = (_cell_text(cell, form, uncertainty) for cell in cells)
                 yield f"| {pooling_title} | {len(cells[0])} | {' | '.join(texts)} |"
         yield ""
+
+
+def _cell_text(values: np.ndarray, form: str, uncertainty: Callable[[np.ndarray], float]) -> str:
+    if not len(values):
+        return "none"
+    known = f"{uncertainty(values):.1f}" if len(values) > 1 else "?"
+    return f"{format(values.mean(), form)} ± {known}"
 
 
 def _spread(values: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -247,17 +247,21 @@ def explain(
         "explain.png"
     ),
     image_size: Annotated[
-        tuple[int, int], typer.Option(min=1, help="Width and height of the image in pixels.")
-    ] = (800, 800),
+        tuple[int, int] | None,
+        typer.Option(min=1, help="Width and height of the image in pixels; 800 800."),
+    ] = None,
     box: Annotated[
-        tuple[float, float, float, float],
-        typer.Option(help="x1, y1, x2, y2 in image pixels."),
-    ] = (70, 90, 735, 755),
-    stride: Annotated[float, typer.Option(min=1, help="Image pixels of a feature cell.")] = 32,
-    bins: Annotated[int, typer.Option(min=1, max=64, help="Bins of a side.")] = 7,
+        tuple[float, float, float, float] | None,
+        typer.Option(help="x1, y1, x2, y2 in image pixels; 70 90 735 755."),
+    ] = None,
+    stride: Annotated[
+        float | None, typer.Option(min=1, help="Image pixels of a feature cell; 32.")
+    ] = None,
+    bins: Annotated[int | None, typer.Option(min=1, max=64, help="Bins of a side; 7.")] = None,
     samples: Annotated[
-        int, typer.Option(min=0, max=16, help="Samples per bin and axis; 0 is adaptive.")
-    ] = 2,
+        int | None,
+        typer.Option(min=0, max=16, help="Samples per bin and axis, 0 is adaptive; 2."),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -273,8 +277,9 @@ def explain(
         ),
     ] = None,
     most_boxes: Annotated[
-        int, typer.Option(min=1, max=20, help="How many of the model's boxes are drawn.")
-    ] = 3,
+        int | None,
+        typer.Option(min=1, max=20, help="How many of the model's boxes are drawn; 3."),
+    ] = None,
 ) -> None:
     """Draw what RoI Pooling's roundings and RoIAlign's samples make of a box.
 
@@ -283,20 +288,27 @@ def explain(
     neighbours and their weights. With --model, the boxes of a real detector, on its image.
     """
     with errors_as_text():
-        if image is not None and model is None:
-            raise InvalidArgumentError("explain: --image must go with --model")
+        of_method = _given(
+            image_size=image_size, box=box, stride=stride, bins=bins, samples=samples
+        )
+        of_model = _given(image=image, most_boxes=most_boxes)
+        if model is None and of_model:
+            raise InvalidArgumentError("explain: --image and --most-boxes must go with --model")
+        if model is not None and of_method:
+            raise InvalidArgumentError(
+                "explain: --image-size, --box, --stride, --bins and --samples must go without "
+                "--model, whose boxes and pooling are drawn"
+            )
         require_packages(
             "ort-roialign explain", EXPLAIN if model is None else EXPLAIN + EXPLAIN_MODEL
         )
-        from ort_roialign.cli.explain import ExplainSettings, run_explain
-        from ort_roialign.cli.explain_figures import Pooled
+        from ort_roialign.cli.explain import MethodSettings, ModelSettings, run_explain
 
-        settings = ExplainSettings(
-            picture=output,
-            image_size=image_size,
-            pooled=Pooled(box=box, stride=stride, bins=(bins, bins), samples=samples),
-            model=model,
-            image=image,
-            most_boxes=most_boxes,
+        settings = (
+            MethodSettings(**of_method) if model is None else ModelSettings(model, **of_model)
         )
-        run_explain(settings, Console())
+        run_explain(settings, output, Console())
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

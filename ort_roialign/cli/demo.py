@@ -31,7 +31,7 @@ MODEL, IMAGE, CLASSES = DIGITS / "detector.onnx", DIGITS / "image.png", DIGITS /
 # Above it, over 90 % of the detections are right; export/digits/evaluation.py measures that.
 LEAST_SCORE = 0.75
 # The smallest digits are 8 pixels high: a picture is enlarged until labels fit beside them.
-SHORTEST_PICTURE_WIDTH_PX = 960
+LONGER_PICTURE_SIDE_PX = 960
 # The same kernels round alike, so only a different order of sums is left.
 BOX_TOLERANCE_PX, SCORE_TOLERANCE, MASK_TOLERANCE = 0.05, 1e-3, 1e-2
 
@@ -95,7 +95,7 @@ def _detect_and_draw(settings: DemoSettings, console: Console) -> bool:
         found,
         settings.picture,
         class_names=class_names,
-        scale=-(-SHORTEST_PICTURE_WIDTH_PX // width),
+        scale=-(-LONGER_PICTURE_SIDE_PX // max(height, width)),
         most_boxes=len(found["scores"]),
     )
     console.print(f"Wrote {settings.picture}", soft_wrap=True, highlight=False)

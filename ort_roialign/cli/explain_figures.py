@@ -20,15 +20,21 @@ from matplotlib.patches import Rectangle
 from ort_roialign.benchmarks.plots import DOTS_PER_INCH, STYLE
 from ort_roialign.cli.two_roundings import cut_twice
 from ort_roialign.reference._roi_pool import round_to_cells
-from ort_roialign.reference._sampling import AxisGrid, SamplingRule, lay_side, sample_axis
+from ort_roialign.reference._sampling import (
+    AxisGrid,
+    BinSamples,
+    SamplingRule,
+    lay_side,
+    sample_axis,
+)
 
 BOX, ROUNDED, BINS, SAMPLES = "#d55e00", "#e69f00", "#0072b2", "#009e73"
 # More lines than this are a grey area.
 MOST_CELLS = 80
+# More points than this are stored as pixels, in an SVG too.
+MOST_DRAWN_POINTS = 10_000
 # Around the box, in cells.
 MARGIN = 1.5
-# Wider than any map that is drawn: bins are not cut off in a figure.
-_NO_LIMIT = 2**20
 
 Box = tuple[float, float, float, float]
 
@@ -40,6 +46,7 @@ class Pooled:
     Attributes:
         box: x1, y1, x2, y2 in image pixels.
         stride: image pixels of a feature cell.
+        map_size: rows and columns of the feature map.
         bins: rows and columns.
         samples: per bin and axis; 0 is adaptive.
         origin: "half_pixel" or "output_half_pixel", as RoiAlign's attribute.
@@ -47,6 +54,7 @@ class Pooled:
 
     box: Box
     stride: float
+    map_size: tuple[int, int]
     bins: tuple[int, int]
     samples: int
     origin: str = "half_pixel"
@@ -68,10 +76,14 @@ class Pooled:
         return (y1, y2, self.bins[0]), (x1, x2, self.bins[1])
 
     def rounded_bins(self) -> list[list[tuple[int, int]]]:
-        """Cells of RoiPool's bins, first and one past the last: along y, then along x."""
+        """Cells of RoiPool's bins, first and one past the last: along y, then along x.
+
+        A bin that lies beyond the map has none.
+        """
+        scale = self.rule.spatial_scale
         return [
-            round_to_cells(*side, self.rule.spatial_scale, end_belongs=True, limit_cell=_NO_LIMIT)
-            for side in self.sides()
+            round_to_cells(*side, scale, end_belongs=True, limit_cell=extent)
+            for side, extent in zip(self.sides(), self.map_size, strict=True)
         ]
 
     def grids(self) -> list[AxisGrid]:
@@ -89,10 +101,10 @@ class Pooled:
             f"in no bin."
         )
         columns = self.rounded_bins()[1]
-        widths = sorted({end - begin for begin, end in columns})
+        first, end = columns[0][0], columns[-1][1]
+        cells = f"cells {first} to {end - 1}" if first < end else "no cell of the map"
         yield (
-            f"RoiPool, to the nearest cell and outwards: cells {columns[0][0]} to "
-            f"{columns[-1][1] - 1}, bins of {' or '.join(map(str, widths))} cells."
+            f"RoiPool, to the nearest cell and outwards: {cells}, bins of {_widths(columns)} cells."
         )
         grid = self.grids()[1]
         yield (
@@ -102,25 +114,27 @@ class Pooled:
         )
 
 
-def draw_method(pooled: Pooled, image_size: tuple[int, int], path: Path) -> None:
+def _widths(bins: Sequence[tuple[int, int]]) -> str:
+    return " or ".join(map(str, sorted({end - begin for begin, end in bins})))
+
+
+def draw_method(pooled: Pooled, path: Path) -> None:
     """Draw both roundings, RoiPool, RoIAlign's samples, and one sample's neighbours.
 
     Args:
         pooled: the box, and how it is pooled.
-        image_size: width and height in pixels.
         path: PNG or SVG file to write.
     """
-    width, height = (int(side // pooled.stride) for side in image_size)
     with rc_context(STYLE):
         figure = Figure(figsize=(12, 12.6), layout="constrained")
         (cut, rounded), (aligned, sample) = figure.subplots(2, 2)
-        window = _window([pooled], (width, height))
+        window = _window(pooled)
         for axes in (cut, rounded, aligned):
             _draw_cells(axes, window)
         _draw_cut(cut, pooled)
         _draw_rounded(rounded, pooled)
         _draw_aligned(aligned, pooled)
-        _draw_one_sample(sample, pooled, (height, width))
+        _draw_one_sample(sample, pooled)
         for axes in (cut, rounded, aligned):
             _draw_box(axes, pooled)
         figure.savefig(path, dpi=DOTS_PER_INCH, metadata=_metadata(path))
@@ -140,7 +154,7 @@ def draw_on_image(boxes: Sequence[Pooled], pixels: npt.NDArray[np.float32], path
         rows = figure.subplots(len(boxes), 2, squeeze=False)
         for pooled, panels in zip(boxes, rows, strict=True):
             extent = (0, width / pooled.stride, height / pooled.stride, 0)
-            window = _window([pooled], extent[1:3])
+            window = _window(pooled)
             for axes, draw in zip(panels, (_draw_rounded, _draw_aligned), strict=True):
                 axes.imshow(pixels.transpose(1, 2, 0), extent=extent, interpolation="nearest")
                 _draw_cells(axes, window)
@@ -155,14 +169,15 @@ def _metadata(path: Path) -> dict[str, Any]:
     return {"Date": None} if path.suffix.lower() == ".svg" else {}
 
 
-def _window(boxes: Sequence[Pooled], map_size: tuple[float, float]) -> Box:
-    """Return the part of the map that is drawn: all boxes, as they are and rounded."""
-    x1, y1, x2, y2 = (np.array(edges) for edges in zip(*(b.box_cells for b in boxes), strict=True))
+def _window(pooled: Pooled) -> Box:
+    """Return the part of the map that is drawn: the box, as it is and rounded."""
+    x1, y1, x2, y2 = pooled.box_cells
+    rows, columns = pooled.map_size
     return (
-        max(0.0, float(np.floor(x1.min() - MARGIN))),
-        max(0.0, float(np.floor(y1.min() - MARGIN))),
-        min(float(np.ceil(map_size[0])), float(np.ceil(x2.max() + MARGIN))),
-        min(float(np.ceil(map_size[1])), float(np.ceil(y2.max() + MARGIN))),
+        max(0.0, float(np.floor(x1 - MARGIN))),
+        max(0.0, float(np.floor(y1 - MARGIN))),
+        min(float(columns), float(np.ceil(x2 + MARGIN))),
+        min(float(rows), float(np.ceil(y2 + MARGIN))),
     )
 
 
@@ -171,6 +186,8 @@ def _draw_cells(axes: Any, window: Box) -> None:
     if max(x2 - x1, y2 - y1) <= MOST_CELLS:
         axes.set_xticks(np.arange(x1, x2 + 1), minor=True)
         axes.set_yticks(np.arange(y1, y2 + 1), minor=True)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.remove_overlapping_locs = False  # else a line is missing at every numbered tick
         axes.grid(which="minor", color="#bbbbbb", linewidth=0.6)
         axes.tick_params(which="minor", length=0)
     axes.set_xlim(x1, x2)
@@ -225,14 +242,15 @@ def _draw_rounded(axes: Any, pooled: Pooled) -> None:
     axes.plot([], [], "-", color=ROUNDED, label="box, rounded")
     for begin_y, end_y in rows:
         for begin_x, end_x in columns:
+            if begin_x == end_x or begin_y == end_y:
+                continue
             one = (begin_x, begin_y, end_x, end_y)
             axes.add_patch(_filled(one, BINS, 0.18))
             axes.add_patch(_outline(one, BINS, width=0.6))
     axes.plot([], [], "-", color=BINS, label="bins, dark where they overlap")
-    widths = " or ".join(map(str, sorted({end - begin for begin, end in columns})))
     axes.set_title(
         f"RoiPool: to the nearest cell, bins outwards\n{columns[-1][1] - columns[0][0]} cells, "
-        f"bins of {widths}"
+        f"bins of {_widths(columns)}"
     )
 
 
@@ -250,12 +268,13 @@ def _draw_aligned(axes: Any, pooled: Pooled) -> None:
     )
     x, y = np.meshgrid(samples_x, samples_y)
     axes.plot([], [], "-", color=BINS, label="bins, not rounded")
-    axes.plot(x.ravel(), y.ravel(), ".", color=SAMPLES, markersize=4, label="samples")
+    (points,) = axes.plot(x.ravel(), y.ravel(), ".", color=SAMPLES, markersize=4, label="samples")
+    points.set_rasterized(x.size > MOST_DRAWN_POINTS)
     per_bin = f"{grids[0].samples_per_bin} x {grids[1].samples_per_bin}"
-    shift = "" if pooled.origin == "half_pixel" else ", but half a cell off"
+    shift = "" if pooled.origin == "half_pixel" else "\nhalf a cell beside the box, as trained"
     axes.set_title(
-        f"RoIAlign: nothing rounded{shift}\nbins of {float(grids[1].bin_size_feature):.2f} cells, "
-        f"{per_bin} samples each"
+        f"RoIAlign: nothing rounded\nbins of {float(grids[1].bin_size_feature):.2f} cells, "
+        f"{per_bin} samples each{shift}"
     )
 
 
@@ -266,11 +285,14 @@ def _coordinates(grid: AxisGrid, bins: int) -> npt.NDArray[Any]:
     return coordinates
 
 
-def _draw_one_sample(axes: Any, pooled: Pooled, map_size: tuple[int, int]) -> None:
-    """Draw the first sample of the middle bin, its four neighbours and their weights."""
+def _draw_one_sample(axes: Any, pooled: Pooled) -> None:
+    """Draw the first sample of the middle bin, its neighbours and their weights.
+
+    They are four, and fewer where the sample lies past the last cell's centre.
+    """
     sampled, places = [], []
     for (begin, end, bins), grid, extent in zip(
-        pooled.sides(), pooled.grids(), map_size, strict=True
+        pooled.sides(), pooled.grids(), pooled.map_size, strict=True
     ):
         middle = bins // 2
         sampled.append(sample_axis(begin, end, bins, extent, pooled.rule)[middle])
@@ -278,9 +300,9 @@ def _draw_one_sample(axes: Any, pooled: Pooled, map_size: tuple[int, int]) -> No
     y, x = sampled
     low_y, low_x = int(y.low[0]), int(x.low[0])
     _draw_cells(axes, (low_x - 1, low_y - 1, low_x + 3, low_y + 3))
-    for row, weight_y in ((low_y, 1 - y.fraction[0]), (int(y.high[0]), y.fraction[0])):
-        for column, weight_x in ((low_x, 1 - x.fraction[0]), (int(x.high[0]), x.fraction[0])):
-            weight = float(weight_y * weight_x)
+    for row, weight_y in _weights(y).items():
+        for column, weight_x in _weights(x).items():
+            weight = weight_y * weight_x
             box = (column, row, column + 1, row + 1)
             axes.add_patch(_filled(box, SAMPLES, 0.15 + 0.6 * weight))
             axes.annotate(
@@ -295,7 +317,7 @@ def _draw_one_sample(axes: Any, pooled: Pooled, map_size: tuple[int, int]) -> No
                 linewidth=0.8,
             )
     axes.plot(places[1] + 0.5, places[0] + 0.5, "o", color=BOX, markersize=9, label="sample")
-    axes.plot([], [], "o", color="black", markersize=4, label="centres of its four cells")
+    axes.plot([], [], "o", color="black", markersize=4, label="centres of the cells it reads")
     axes.set_xticks(np.arange(low_x - 1, low_x + 4))
     axes.set_yticks(np.arange(low_y - 1, low_y + 4))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3, fontsize=9)
@@ -303,3 +325,12 @@ def _draw_one_sample(axes: Any, pooled: Pooled, map_size: tuple[int, int]) -> No
         f"One sample: bilinear interpolation\nat x {places[1] + 0.5:.2f}, y {places[0] + 0.5:.2f}; "
         f"the weights' sum is 1"
     )
+
+
+def _weights(sample: BinSamples) -> dict[int, float]:
+    """Return what the first of some samples reads along an axis: cell -> weight."""
+    fraction = float(sample.fraction[0])
+    weights = {int(sample.low[0]): 1 - fraction}
+    if sample.high[0] > sample.low[0]:
+        weights[int(sample.high[0])] = fraction
+    return weights

@@ -39,25 +39,34 @@ def read_image(path: Path) -> Image.Image:
     """Read an image in RGB, turned as its camera held it.
 
     Raises:
-        OrtRoiAlignError: if the file cannot be read as an image.
+        OrtRoiAlignError: if the file cannot be read as an image, or has pixels without a known
+            white, as images of measurements have.
     """
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as file:
             # Cameras note the orientation instead of turning the pixels.
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError) as error:  # Pillow's UnidentifiedImageError is an OSError
+            image = ImageOps.exif_transpose(file)
+            is_16_bit = file.mode.startswith("I;16") or (file.mode, file.format) == ("I", "PNG")
+    # Pillow's UnidentifiedImageError is an OSError; a broken PNG file is a SyntaxError.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise OrtRoiAlignError(f"cannot read the image {path}: {error}") from error
+    if is_16_bit:  # Pillow would cut off all that is above 255
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise OrtRoiAlignError(
+            f"the image {path} must have pixels of 8 or 16 bits; got Pillow's mode {image.mode}, "
+            f"of 32 bits"
+        )
+    return image.convert("RGB")
 
 
 def limited(image: Image.Image) -> Image.Image:
-    """Scale an image down to `LONGEST_SIDE` where it is larger."""
-    from PIL import ImageOps
-
-    if max(image.size) <= LONGEST_SIDE:
-        return image
-    return ImageOps.contain(image, (LONGEST_SIDE, LONGEST_SIDE))
+    """Scale an image down to `LONGEST_SIDE` where it is larger; no side gets shorter than 1."""
+    smaller = image.copy()
+    smaller.thumbnail((LONGEST_SIDE, LONGEST_SIDE), reducing_gap=None)
+    return smaller
 
 
 def as_model_input(image: Image.Image | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -71,9 +71,12 @@ def _draw_box(
     font = ImageFont.load_default(FONT_SIZE_PX)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 2, bottom - top + 2
-    # Above the box, or in it where the picture ends.
-    text_y = y1 - height if y1 >= height else y1
-    text_x = max(0.0, min(x1, draw.im.size[0] - width))
+    # Above the box; below it where the picture begins; in it where there is no room either.
+    picture_width, picture_height = draw.im.size
+    text_y = y1 - height
+    if text_y < 0:
+        text_y = y2 + 1 if y2 + 1 + height <= picture_height else y1
+    text_x = max(0.0, min(x1, picture_width - width))
     draw.rectangle((text_x, text_y, text_x + width, text_y + height), fill=colour)
     draw.text((text_x + 1 - left, text_y + 1 - top), text, fill="black", font=font)
 

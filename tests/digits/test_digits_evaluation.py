@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import io
+import sys
+
 import composites
 import evaluation
 import numpy as np
+import onnx
 import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
 
 SEED, COUNT = 4, 12
-TRUTHS = {
-    composite.image.tobytes(): composite
-    for composite in (composites.make_composite(SEED, "test", n) for n in range(COUNT))
-}
+
+
+@functools.cache
+def truths():
+    made = (composites.make_composite(SEED, "test", number) for number in range(COUNT))
+    return {composite.image.tobytes(): composite for composite in made}
 
 
 def truth(pixels):
-    composite = TRUTHS[pixels.tobytes()]
+    composite = truths()[pixels.tobytes()]
     return {
         "boxes": composite.boxes.copy(),
         "labels": composite.digits + 1,
@@ -95,7 +106,45 @@ def test_detections_of_nothing_lower_the_precision():
         found = truth(pixels)
         return {name: np.concatenate([values, values[:1]]) for name, values in found.items()}
 
-    digits = sum(len(each.digits) for each in TRUTHS.values())
-    twice = sum(len(each.digits) > 0 for each in TRUTHS.values())
+    digits = sum(len(each.digits) for each in truths().values())
+    twice = sum(len(each.digits) > 0 for each in truths().values())
     assert scores_of(detect).precision == pytest.approx(digits / (digits + twice), abs=1e-4)
     assert scores_of(detect).recall == 1
+
+
+def test_sizes_that_are_not_there_have_no_score(monkeypatch):
+    images = [each for each in truths().values() if len(each.digits)]
+    height = [each.boxes[:, 3] - each.boxes[:, 1] for each in images]
+    keep = [h < 14 for h in height]
+    small = [
+        dataclasses.replace(each, boxes=each.boxes[k], digits=each.digits[k], masks=each.masks[k])
+        for each, k in zip(images, keep, strict=True)
+    ]
+    assert sum(len(each.digits) for each in small) > 0
+    monkeypatch.setattr(evaluation, "make_composite", lambda seed, split, number: small[number])
+    monkeypatch.setattr(
+        sys.modules[__name__], "truths", lambda: {e.image.tobytes(): e for e in small}
+    )
+    scores = evaluation.evaluate(truth, seed=SEED, count=len(small))
+    expected = {"all": 1.0, "small": 1.0, "medium": None, "large": None}
+    assert scores.box_map == scores.mask_map == expected
+    assert (scores.recall, scores.precision) == (None, 1)
+    text = io.StringIO()
+    evaluation.print_scores(scores, Console(file=text, width=200))
+    assert "none" in text.getvalue()
+
+
+def test_models_that_are_no_detector_are_refused(tmp_path):
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "plain", value[:1], value[1:])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "p.onnx")
+    app = typer.Typer()
+    app.command()(evaluation.main)
+    result = CliRunner().invoke(app, [str(tmp_path / "p.onnx"), "--count", "1"])
+    assert result.exit_code == 1
+    assert "must have outputs boxes, labels, scores, masks; got y" in result.stderr
+    result = CliRunner().invoke(app, [__file__, "--count", "1"])
+    assert result.exit_code == 1
+    assert f"onnxruntime failed on {__file__}" in result.stderr
