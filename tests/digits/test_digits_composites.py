@@ -11,7 +11,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
-MADE = [composites.make_composite(5, split, n) for split in composites.SPLITS for n in range(30)]
+SEED, COUNT = 5, 30
+
+
+@pytest.fixture(scope="module")
+def every_one():
+    return [
+        composites.make_composite(SEED, split, number)
+        for split in composites.SPLITS
+        for number in range(COUNT)
+    ]
 
 
 def test_a_seed_a_split_and_a_number_make_one_composite():
@@ -31,8 +40,10 @@ def test_no_digit_and_no_photograph_is_in_both_splits():
     assert not {p.tobytes() for p in photographs[0]} & {p.tobytes() for p in photographs[1]}
 
 
-@pytest.mark.parametrize("made", MADE)
-def test_boxes_bound_masks_of_the_right_size_that_do_not_touch(made):
+@pytest.mark.parametrize("split", composites.SPLITS)
+@pytest.mark.parametrize("number", range(COUNT))
+def test_boxes_bound_masks_of_the_right_size_that_do_not_touch(split, number):
+    made = composites.make_composite(SEED, split, number)
     assert made.image.shape == (240, 320, 3)
     assert made.image.dtype == np.uint8
     for (x1, y1, x2, y2), mask in zip(made.boxes.astype(int), made.masks, strict=True):
@@ -44,15 +55,15 @@ def test_boxes_bound_masks_of_the_right_size_that_do_not_touch(made):
     assert made.masks.sum(axis=0).max(initial=0) <= 1
 
 
-def test_digits_are_of_all_sizes_and_classes():
-    heights = np.concatenate([made.boxes[:, 3] - made.boxes[:, 1] for made in MADE])
+def test_digits_are_of_all_sizes_and_classes(every_one):
+    heights = np.concatenate([made.boxes[:, 3] - made.boxes[:, 1] for made in every_one])
     assert heights.min() < 12
     assert heights.max() > 80
-    assert set(np.concatenate([made.digits for made in MADE])) == set(range(10))
+    assert set(np.concatenate([made.digits for made in every_one])) == set(range(10))
 
 
-def test_digits_can_be_told_from_what_is_behind_them():
-    for made in MADE:
+def test_digits_can_be_told_from_what_is_behind_them(every_one):
+    for made in every_one:
         for mask, (x1, y1, x2, y2) in zip(made.masks, made.boxes.astype(int), strict=True):
             window = made.image[y1:y2, x1:x2] / 255
             inside = mask[y1:y2, x1:x2]
